@@ -1,0 +1,32 @@
+// Package configs is about configuration files: problems in them with their
+// place and their remedy, strict decoding of YAML, and the embedded sample
+// site files and meter profiles. It knows the meaning of no key.
+package configs
+
+import (
+	"fmt"
+)
+
+// Problem is something wrong at one place of a file, with the way to mend it.
+type Problem struct {
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`    // from 1; 0: the file as a whole
+	Column  int    `json:"col,omitempty"`     // from 1, counted in characters
+	Warning bool   `json:"warning,omitempty"` // the file can be used all the same
+	Code    string `json:"code"`              // stable: SLUICE-CFG-012
+	Message string `json:"msg"`               // what is wrong, lower case
+	Fix     string `json:"fix,omitempty"`     // what to do, lower case
+	// Device is set when only this device is hurt by it and the others run.
+	Device string `json:"device,omitempty"`
+	// Excerpt is the line of the file, without its line end.
+	Excerpt string `json:"-"`
+}
+
+// Error returns "file:line:col: error: message".
+func (p *Problem) Error() string {
+	severity := "error"
+	if p.Warning {
+		severity = "warning"
+	}
+	return fmt.Sprintf("%s:%d:%d: %s: %s", p.File, p.Line, p.Column, severity, p.Message)
+}
