@@ -30,3 +30,28 @@ func (p *Problem) Error() string {
 	}
 	return fmt.Sprintf("%s:%d:%d: %s: %s", p.File, p.Line, p.Column, severity, p.Message)
 }
+
+// FieldError is a problem that a package's Config.Validate found in its own
+// part of a file. The decoder turns it into a Problem by looking up where the
+// field stands.
+type FieldError struct {
+	// Field is the key path below the validated struct, such as "tls.cert" or
+	// "servers[1]"; empty for the struct as a whole.
+	Field   string
+	Message string
+	Fix     string
+	Warning bool
+}
+
+// Validator is implemented by configuration structs. Decode calls Validate on
+// every one it has filled, after the defaults were set; it returns every
+// problem at once.
+type Validator interface {
+	Validate() []FieldError
+}
+
+// Defaulter is implemented by configuration structs that have defaults. Decode
+// calls SetDefaults on a struct before it reads the keys into it.
+type Defaulter interface {
+	SetDefaults()
+}
