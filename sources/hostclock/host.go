@@ -1,0 +1,33 @@
+package hostclock
+
+import (
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+)
+
+// Host is what a Clock reads from the machine. Every function may be called
+// concurrently.
+type Host struct {
+	// Wall returns nanoseconds since 1970-01-01 UTC.
+	Wall func() int64
+	// Mono returns nanoseconds since the boot of the machine.
+	Mono func() int64
+	// BootID returns a text that is different for every boot.
+	BootID func() (string, error)
+	// Synchronised reports whether the time comes from a time server.
+	Synchronised func() bool
+	// SetByChip reports whether a real-time clock chip set the time at boot.
+	SetByChip func() bool
+}
+
+// bootNumber returns the first 64 bits of the SHA-256 of the boot id, or
+// random bits if there is none.
+func bootNumber(read func() (string, error)) uint64 {
+	text, err := read()
+	if err != nil || text == "" {
+		text = rand.Text()
+	}
+	sum := sha256.Sum256([]byte(text))
+	return binary.BigEndian.Uint64(sum[:])
+}
