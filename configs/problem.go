@@ -41,6 +41,8 @@ type FieldError struct {
 	Message string
 	Fix     string
 	Warning bool
+	// Code is the stable code; empty for CodeSetting.
+	Code string
 }
 
 // Validator is implemented by configuration structs. Decode calls Validate on
