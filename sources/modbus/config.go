@@ -179,19 +179,14 @@ func (d *Device) validate() error {
 
 // check says whether p can be read at all within the limits q.
 func (q Quirks) check(p *Point) error {
-	switch {
-	case p.Table < register.Coil || p.Table > register.InputRegister:
-		return fmt.Errorf("table %d does not exist", p.Table)
-	case p.Every < minEvery:
+	if err := p.Validate(); err != nil {
+		return err
+	}
+	if p.Every < minEvery {
 		return fmt.Errorf("interval %v is shorter than %v", p.Every, minEvery)
 	}
-	size := quantity(p.Point)
-	switch {
-	case size == 0:
-		return fmt.Errorf("type %d cannot be read from a %s table", p.Type, p.Table)
-	case int(p.Address)+size > 1<<16:
-		return fmt.Errorf("%d registers from address %d leave the table", size, p.Address)
-	case size > q.limit(p.Table):
+	size := p.Registers()
+	if size > q.limit(p.Table) {
 		return fmt.Errorf("needs %d registers in one read, the device allows %d", size, q.limit(p.Table))
 	}
 	for _, r := range q.Forbidden {
@@ -205,26 +200,4 @@ func (q Quirks) check(p *Point) error {
 // overlaps reports whether r shares an address with from..to-1 of table t.
 func (r Range) overlaps(t register.Table, from, to int) bool {
 	return r.Table == t && from <= int(r.Last) && to > int(r.First)
-}
-
-// quantity returns how many registers, or bits, p takes in its table; 0 if
-// the type cannot be read from the table.
-func quantity(p register.Point) int {
-	if p.Table.IsBit() {
-		if p.Type == register.Bool {
-			return 1
-		}
-		return 0
-	}
-	switch p.Type {
-	case register.Bool, register.Int16, register.Uint16, register.BCD16, register.Bits16, register.SunSSF:
-		return 1
-	case register.Int32, register.Uint32, register.Float32, register.BCD32, register.Bits32:
-		return 2
-	case register.Int64, register.Uint64, register.Float64:
-		return 4
-	case register.String:
-		return (int(p.Bytes) + 1) / 2
-	}
-	return 0
 }

@@ -58,7 +58,7 @@ func (l *limits) limit(t register.Table) int {
 func sortPoints(points []Point) {
 	slices.SortStableFunc(points, func(a, b Point) int {
 		return cmp.Or(cmp.Compare(a.Table, b.Table), cmp.Compare(a.Address, b.Address),
-			cmp.Compare(quantity(a.Point), quantity(b.Point)))
+			cmp.Compare(a.Registers(), b.Registers()))
 	})
 }
 
@@ -144,7 +144,7 @@ func (p *planner) extend(points []Point, live []int, from int) {
 		if k > from && !p.joins(first, pt, end) {
 			return
 		}
-		end = max(end, int(pt.Address)+quantity(pt.Point))
+		end = max(end, int(pt.Address)+pt.Registers())
 		addr := p.limits.start(first, end)
 		if k > from && end-addr > p.limits.limit(pt.Table) {
 			return

@@ -99,6 +99,20 @@ func (u *Unit) maxQuantity(t register.Table, standard int) int {
 	return standard
 }
 
+// peek returns the reply to a read without counting it, nil to other requests
+// and where the unit would refuse.
+func (u *Unit) peek(request []byte) []byte {
+	t, addr, quantity := describe(request)
+	if len(request) != 5 || request[0] > fcReadInput || quantity > t.MaxQuantity() {
+		return nil
+	}
+	words, ok := u.Get(t, addr, quantity)
+	if !ok {
+		return nil
+	}
+	return append([]byte{request[0]}, packWords(t, words)...)
+}
+
 // packWords returns byte count and data of a read reply.
 func packWords(t register.Table, words []uint16) []byte {
 	if !t.IsBit() {

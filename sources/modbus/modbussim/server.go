@@ -1,14 +1,10 @@
-// Package modbussim simulates Modbus devices, over TCP, over RTU in TCP, and
-// on serial lines. In come requests of clients; out go the replies of the
-// units it was given, or, where a fault rule says so, what a broken device
-// would send. It never opens a connection of its own.
 package modbussim
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"math/rand/v2"
 	"sync"
 	"time"
 )
@@ -17,9 +13,23 @@ import (
 type Config struct {
 	// Now is the clock behind computed values; nil means time.Now.
 	Now func() time.Time
+	// Epoch is the moment at which generated values begin; the zero time means
+	// the call of New. A fixed Epoch lets counters go on after a restart.
+	Epoch time.Time
+	// Seed is that of the jitter of think times.
+	Seed uint64
 	// SingleClient makes each TCP port serve one connection and close every
 	// further one at once, as many serial gateways do.
 	SingleClient bool
+	// MaxClients is the same with another number; 0 means 256.
+	MaxClients int
+	// UnknownUnit is the exception code that a request to an unknown unit gets
+	// over TCP, 10 or 11 from a gateway; 0 means silence.
+	UnknownUnit uint8
+	// OnRequest, unless nil, is called for each request that reaches a unit,
+	// before its reply goes out. Requests of several connections come at the
+	// same time. It must not call methods that wait for the server to end.
+	OnRequest func(Request)
 }
 
 // UnitConfig describes one unit. The zero UnitConfig has no register at all.
@@ -39,14 +49,16 @@ type UnitConfig struct {
 // Server is a set of units and the ports that reach them. All methods may be
 // called at any time from any goroutine.
 type Server struct {
-	cfg Config
+	cfg     Config
+	epoch   time.Time
+	journal journal
 
 	mu        sync.Mutex // guards all below
 	units     map[uint8]*Unit
 	endpoints []endpoint
-	running   context.Context // of Run, nil before
+	rules     []*Rule        // replaced as a whole
+	start     func(endpoint) // serves it; nil unless Run is under way
 	stop      context.CancelFunc
-	serving   sync.WaitGroup
 	closed    bool
 }
 
@@ -61,7 +73,14 @@ func New(cfg Config) *Server {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Server{cfg: cfg, units: make(map[uint8]*Unit)}
+	if cfg.MaxClients <= 0 {
+		cfg.MaxClients = 256
+	}
+	epoch := cfg.Epoch
+	if epoch.IsZero() {
+		epoch = cfg.Now()
+	}
+	return &Server{cfg: cfg, epoch: epoch, units: make(map[uint8]*Unit)}
 }
 
 // AddUnit adds a unit with id 1 to 247 and returns it. Ids are unique.
@@ -75,6 +94,7 @@ func (s *Server) AddUnit(id uint8, cfg UnitConfig) (*Unit, error) {
 		return nil, fmt.Errorf("add unit %d: there is one already", id)
 	}
 	u := &Unit{id: id, allZero: cfg.AllZero, max: cfg.MaxRegisters,
+		rng: rand.New(rand.NewPCG(s.cfg.Seed, uint64(id))), server: s,
 		think: cfg.Think, jitter: cfg.Jitter, identity: cfg.Identity}
 	s.units[id] = u
 	return u, nil
@@ -85,16 +105,6 @@ func (s *Server) Unit(id uint8) *Unit {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.units[id]
-}
-
-// ListenTCP opens a Modbus TCP port at address, such as "127.0.0.1:0", and
-// returns the address in use. Run serves it.
-func (s *Server) ListenTCP(address string) (net.Addr, error) {
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return nil, fmt.Errorf("open Modbus TCP port: %w", err)
-	}
-	return listener.Addr(), s.add(&tcpPort{server: s, listener: listener, serveConn: s.ServeTCPConn})
 }
 
 // errClosed is returned for ports opened after Close.
@@ -108,16 +118,10 @@ func (s *Server) add(e endpoint) error {
 		return errors.Join(errClosed, e.close())
 	}
 	s.endpoints = append(s.endpoints, e)
-	if s.running != nil {
+	if s.start != nil {
 		s.start(e)
 	}
 	return nil
-}
-
-// start serves e in a goroutine that Run waits for. The caller holds mu.
-func (s *Server) start(e endpoint) {
-	ctx := s.running
-	s.serving.Go(func() { e.serve(ctx) })
 }
 
 // Run serves all ports, those opened later too, until ctx is done or Close is
@@ -127,23 +131,24 @@ func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	s.mu.Lock()
-	if s.running != nil {
+	if s.stop != nil {
 		s.mu.Unlock()
-		return errors.New("run simulator: it runs already")
+		return errors.New("run simulator: it has been run already")
 	}
-	s.running, s.stop = ctx, cancel
-	if s.closed {
-		cancel()
-	}
+	var serving sync.WaitGroup
+	s.stop = cancel
+	s.start = func(e endpoint) { serving.Go(func() { e.serve(ctx) }) }
 	for _, e := range s.endpoints {
 		s.start(e)
 	}
+	if s.closed {
+		cancel()
+	}
 	s.mu.Unlock()
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // the error of closing a socket changes nothing
-	defer stop()
 	<-ctx.Done()
-	s.serving.Wait()
-	return nil
+	err := s.Close()
+	serving.Wait()
+	return err
 }
 
 // Close closes all ports and their connections. A Run under way returns.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -19,16 +20,48 @@ const mbapLength = 7
 
 // tcpPort accepts connections for serveConn.
 type tcpPort struct {
-	server    *Server
-	listener  net.Listener
-	serveConn func(context.Context, net.Conn) error
+	listener   net.Listener
+	maxClients int
+	serveConn  func(context.Context, net.Conn) error
+}
+
+// ListenTCP opens a Modbus TCP port at address, such as "127.0.0.1:0", and
+// returns the address in use. Run serves it.
+func (s *Server) ListenTCP(address string) (net.Addr, error) {
+	return s.listen("Modbus TCP", address, s.ServeTCPConn)
+}
+
+// ListenRTUOverTCP opens a port for RTU frames over TCP, as transparent serial
+// gateways offer, and returns the address in use. Run serves it. Each
+// connection is a line of its own.
+func (s *Server) ListenRTUOverTCP(address string, line LineConfig) (net.Addr, error) {
+	if err := line.validate(); err != nil {
+		return nil, fmt.Errorf("open RTU over TCP port: %w", err)
+	}
+	return s.listen("RTU over TCP", address, func(ctx context.Context, conn net.Conn) error {
+		return s.serveRTU(ctx, conn, line, conn.LocalAddr().String(), redialable)
+	})
+}
+
+func (s *Server) listen(what, address string, serve func(context.Context, net.Conn) error) (net.Addr, error) {
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("open %s port: %w", what, err)
+	}
+	most := s.cfg.MaxClients
+	if s.cfg.SingleClient {
+		most = 1
+	}
+	return listener.Addr(), s.add(&tcpPort{listener: listener, maxClients: most, serveConn: serve})
 }
 
 // serve accepts until the port is closed. Connections end with ctx.
 func (p *tcpPort) serve(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
 	var conns sync.WaitGroup
 	defer conns.Wait()
-	slot := make(chan struct{}, 1)
+	defer cancel()
+	slots := make(chan struct{}, p.maxClients)
 	for {
 		conn, err := p.listener.Accept()
 		switch {
@@ -40,78 +73,76 @@ func (p *tcpPort) serve(ctx context.Context) {
 			}
 			continue
 		}
-		if p.server.cfg.SingleClient {
-			select {
-			case slot <- struct{}{}:
-			default:
-				_ = conn.Close() // refused: another client is connected
-				continue
-			}
+		select {
+		case slots <- struct{}{}:
+		default:
+			_ = conn.Close() // refused: the port is full
+			continue
 		}
 		conns.Go(func() {
+			defer func() { <-slots }()
 			_ = p.serveConn(ctx, conn) // clients come and go: not an error of the server
-			if p.server.cfg.SingleClient {
-				<-slot
-			}
 		})
 	}
 }
 
 func (p *tcpPort) close() error { return p.listener.Close() }
 
-// ServeTCPConn serves Modbus TCP on a connection, until the client or ctx ends
-// it; it closes conn. It returns nil at the end of the stream. Several may run
-// at once.
+// ServeTCPConn serves Modbus TCP on a connection until the client, a fault or
+// ctx ends it; it closes conn. It returns nil after a proper end, and an error
+// if the client sends what is no MBAP header. Several may run at once.
 func (s *Server) ServeTCPConn(ctx context.Context, conn net.Conn) error {
+	ctx, cancel := context.WithCancel(ctx)
+	c := newCarrier(conn, onTCP|redialable, 0)
 	stop := context.AfterFunc(ctx, func() { _ = conn.Close() }) // unblocks Read
-	defer stop()
-	defer conn.Close()
-	header := make([]byte, mbapLength)
-	pdu := make([]byte, maxPDU)
+	defer func() {
+		cancel()
+		stop()
+		_ = conn.Close() // may be closed already
+		c.late.Wait()
+	}()
+	port := conn.LocalAddr().String()
+	buffer := make([]byte, mbapLength+maxPDU)
 	for {
-		if _, err := io.ReadFull(conn, header); err != nil {
+		frame, err := readMBAP(conn, buffer)
+		if err != nil {
 			return endOfStream(ctx, err)
 		}
-		length := int(binary.BigEndian.Uint16(header[4:]))
-		if binary.BigEndian.Uint16(header[2:]) != 0 || length < 2 || length > 1+maxPDU {
-			return errors.New("serve Modbus TCP: header is not MBAP") // no way to find the next request
+		in := received{port: port, frame: frame, unit: frame[6], pdu: frame[mbapLength:],
+			reply: adu{transaction: binary.BigEndian.Uint16(frame)}, encode: encodeMBAP, on: c.on}
+		p, think := s.respond(&in)
+		if !sleep(ctx, think) {
+			return nil
 		}
-		request := pdu[:length-1]
-		if _, err := io.ReadFull(conn, request); err != nil {
-			return endOfStream(ctx, err)
-		}
-		u := s.Unit(header[6])
-		if u == nil {
-			continue
-		}
-		u.counters.requests.Add(1)
-		reply := u.answer(request)
-		frame := append(header[:4:4], byte((len(reply)+1)>>8), byte(len(reply)+1), header[6])
-		if _, err := conn.Write(append(frame, reply...)); err != nil {
+		if err := c.send(ctx, p); err != nil {
 			return endOfStream(ctx, err)
 		}
 	}
 }
 
-// endOfStream is nil for the ways in which a connection ends properly.
-func endOfStream(ctx context.Context, err error) error {
-	if ctx.Err() != nil || errors.Is(err, io.EOF) || errors.Is(err, net.ErrClosed) || errors.Is(err, io.ErrClosedPipe) {
-		return nil
+// readMBAP reads one request into buffer.
+func readMBAP(r io.Reader, buffer []byte) ([]byte, error) {
+	if _, err := io.ReadFull(r, buffer[:mbapLength]); err != nil {
+		return nil, err
 	}
-	return err
+	protocol, length := binary.BigEndian.Uint16(buffer[2:]), int(binary.BigEndian.Uint16(buffer[4:]))
+	if protocol != 0 || length < 2 || length > 1+maxPDU {
+		// There is no way to find the next request.
+		return nil, fmt.Errorf("read MBAP header: protocol %d with length %d", protocol, length)
+	}
+	frame := buffer[:mbapLength+length-1]
+	_, err := io.ReadFull(r, frame[mbapLength:])
+	return frame, err
 }
 
-// sleep waits for d and reports false if ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
+// encodeMBAP returns a as a Modbus TCP frame.
+func encodeMBAP(a adu) []byte {
+	length := 1 + len(a.pdu)
+	if a.fixedLength {
+		length = a.length
 	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	frame := binary.BigEndian.AppendUint16(nil, a.transaction)
+	frame = binary.BigEndian.AppendUint16(frame, a.protocol)
+	frame = binary.BigEndian.AppendUint16(frame, uint16(length))
+	return append(append(frame, a.unit), a.pdu...)
 }

@@ -2,6 +2,7 @@ package modbussim
 
 import (
 	"fmt"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -23,8 +24,8 @@ const (
 // methods may be called at any time from any goroutine.
 type Unit struct {
 	id        uint8
+	server    *Server // for its clock
 	behaviour atomic.Int32
-	counters  counters
 
 	mu       sync.Mutex // guards all below
 	allZero  bool
@@ -32,6 +33,8 @@ type Unit struct {
 	think    time.Duration
 	jitter   time.Duration
 	identity Identity
+	rng      *rand.Rand           // of jitter
+	silent   time.Time            // rebooting until then
 	words    [5]map[uint16]uint16 // by register.Table; bits are 0 or 1
 	dynamic  [5]map[uint16]cell   // registers computed at each read
 }
@@ -114,30 +117,31 @@ func (u *Unit) Delete(t register.Table, addr uint16, quantity int) error {
 }
 
 // read is Get for a client: it advances read counters, once a request each.
-// It returns exception 2 as ok false.
 func (u *Unit) read(t register.Table, addr uint16, quantity int) (words []uint16, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if int(addr)+quantity > 0x10000 {
 		return nil, false
 	}
+	for i := range quantity {
+		if !u.defined(t, addr+uint16(i)) {
+			return nil, false
+		}
+	}
 	words = make([]uint16, quantity)
 	var current *dynamicValue
 	var value []uint16
 	for i := range words {
 		a := addr + uint16(i)
-		if c, found := u.dynamic[t][a]; found {
-			if c.source != current {
-				current, value = c.source, c.source.take()
-			}
-			words[i] = value[c.word]
+		c, found := u.dynamic[t][a]
+		if !found {
+			words[i] = u.words[t][a]
 			continue
 		}
-		w, found := u.words[t][a]
-		if !found && !u.allZero {
-			return nil, false
+		if c.source != current {
+			current, value = c.source, c.source.take()
 		}
-		words[i] = w
+		words[i] = value[c.word]
 	}
 	return words, true
 }
@@ -173,7 +177,41 @@ func (u *Unit) defined(t register.Table, addr uint16) bool {
 	return found
 }
 
-// limits returns the most values one request may carry, or 0 for the limit of
+// thinkTime returns the time from a request to its reply.
+func (u *Unit) thinkTime() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.jitter <= 0 {
+		return u.think
+	}
+	return u.think + time.Duration(u.rng.Int64N(int64(u.jitter)))
+}
+
+// Think changes the time from request to reply, plus up to jitter at random.
+func (u *Unit) Think(think, jitter time.Duration) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.think, u.jitter = think, jitter
+}
+
+// silenceUntil makes the unit Dead until t.
+func (u *Unit) silenceUntil(t time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.silent = t
+}
+
+// state returns what the unit does with a request now.
+func (u *Unit) state(now time.Time) Behaviour {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if now.Before(u.silent) {
+		return Dead
+	}
+	return Behaviour(u.behaviour.Load())
+}
+
+// limit returns the most values one request may carry, or 0 for the limit of
 // the standard.
 func (u *Unit) limit() int {
 	u.mu.Lock()

@@ -1,0 +1,86 @@
+package modbus
+
+import (
+	"errors"
+	"fmt"
+
+	"sluice/sources"
+)
+
+// failure is the outcome of a request, as the scheduler has to tell them
+// apart.
+type failure struct {
+	kind   outcome
+	reason sources.Reason
+	code   uint8 // of an exception
+}
+
+type outcome uint8
+
+const (
+	answered    outcome = iota // with values
+	refused                    // exceptions 1, 2 and 3: this read never works
+	busy                       // exceptions 5 and 6: later it may
+	failing                    // other exceptions: the device is there, the values are not
+	silent                     // no usable reply
+	unreachable                // a gateway says so for the device: exceptions 10 and 11
+	down                       // the port or the host is not there
+)
+
+// The exception codes that have an outcome of their own (Modbus Application
+// Protocol V1.1b3 §7).
+const (
+	exceptionAcknowledge  = 5
+	exceptionBusy         = 6
+	exceptionPath         = 10
+	exceptionTarget       = 11
+	lastRefusingException = illegalValue
+)
+
+// Exception is a reply that refuses the request.
+type Exception struct{ Function, Code byte }
+
+// Error returns the function and the exception code.
+func (e *Exception) Error() string {
+	return fmt.Sprintf("function %d: exception %d", e.Function, e.Code)
+}
+
+// What a Reader returns, wrapped, when no reply came in time, and when what
+// came was damaged or no reply to the request.
+var (
+	ErrTimeout = errors.New("no reply in time")
+	ErrFrame   = errors.New("damaged reply")
+)
+
+// errShort is a reply with fewer values than asked for.
+var errShort = errors.New("reply shorter than asked for")
+
+// classify sorts the error of a Reader. Errors of unknown kind count as a line
+// that is not there: nothing can be said about the device.
+func classify(err error) failure {
+	var exception *Exception
+	switch {
+	case err == nil:
+		return failure{kind: answered}
+	case errors.As(err, &exception):
+		return classifyException(exception.Code)
+	case errors.Is(err, ErrTimeout):
+		return failure{kind: silent, reason: sources.ReasonTimeout}
+	case errors.Is(err, ErrFrame), errors.Is(err, errShort):
+		return failure{kind: silent, reason: sources.ReasonFrame}
+	}
+	return failure{kind: down, reason: sources.ReasonNotConnected}
+}
+
+func classifyException(code uint8) failure {
+	f := failure{kind: failing, reason: sources.ReasonException(code), code: code}
+	switch {
+	case code >= 1 && code <= lastRefusingException:
+		f.kind = refused
+	case code == exceptionAcknowledge || code == exceptionBusy:
+		f.kind = busy
+	case code == exceptionPath || code == exceptionTarget:
+		f.kind = unreachable
+	}
+	return f
+}
