@@ -1,0 +1,245 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/mapping"
+)
+
+// nextRecords is about how many records are taken from the log at once.
+const nextRecords = 256
+
+// stream carries records from the log over one conn: a goroutine a lane, and
+// one that hands acknowledgements to the log.
+type stream struct {
+	up   *Upstream
+	conn *conn
+	// stopping is closed when the lanes shall end once they have sent what
+	// is in the log (shutdown).
+	stopping chan struct{}
+	// owed is, for in-order, how many records were waiting when the connection
+	// began: only these are paced by drain.
+	owed uint64
+}
+
+// lingering is how long a lane that is about to stop waits for another record.
+const lingering = 100 * time.Millisecond
+
+// run sends until ctx ends, the connection ends, or, after stopping was
+// closed, nothing is left to send. It returns after its goroutines have ended.
+func (s *stream) run(ctx context.Context) {
+	ctx, cancel := context.WithCancel(ctx)
+	reading, stopReading := context.WithCancel(ctx)
+	var watch, lanes sync.WaitGroup
+	watch.Go(func() {
+		select {
+		case <-s.stopping:
+			stopReading()
+		case <-ctx.Done():
+		}
+	})
+	watch.Go(func() {
+		select {
+		case <-s.conn.done:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	lanes.Go(func() { s.carry(ctx, reading, laneBacklog) })
+	if s.up.liveFirst() {
+		lanes.Go(func() { s.carry(ctx, reading, laneLive) })
+	}
+	lanes.Wait()
+	cancel()
+	stopReading()
+	watch.Wait()
+}
+
+// carry is the work of one lane. reading ends when it shall wait no longer
+// for new records.
+func (s *stream) carry(ctx, reading context.Context, kind laneKind) {
+	sender := sender{stream: s, kind: kind, historical: kind == laneBacklog && s.up.liveFirst()}
+	if kind == laneBacklog {
+		sender.bucket.perSecond = s.up.drain.perSecond
+	}
+	for {
+		recs, err := s.next(ctx, reading, kind == laneLive)
+		if err != nil {
+			if !errors.Is(err, errIdle) && ctx.Err() == nil {
+				s.conn.stop(failure(StageLog, s.conn.server, "read the log: "+err.Error(), err))
+			}
+			return
+		}
+		if !sender.records(ctx, recs) {
+			return
+		}
+	}
+}
+
+// errIdle ends a lane during a shutdown, when the log has nothing more.
+var errIdle = errors.New("nothing left to send")
+
+// next reads the log. Once reading has ended it waits only for a moment.
+func (s *stream) next(ctx, reading context.Context, live bool) ([]mapping.Record, error) {
+	recs, err := s.up.log.Next(reading, live, nextRecords)
+	if err == nil || reading.Err() == nil || ctx.Err() != nil {
+		return recs, err
+	}
+	linger, cancel := context.WithTimeout(ctx, lingering)
+	defer cancel()
+	recs, err = s.up.log.Next(linger, live, nextRecords)
+	if err != nil && linger.Err() != nil && ctx.Err() == nil {
+		return nil, errIdle
+	}
+	return recs, err
+}
+
+// acknowledge hands commits to the log until the connection has ended, and
+// then the last of them.
+func (s *stream) acknowledge() {
+	for {
+		ended := false
+		select {
+		case <-s.conn.commit:
+		case <-s.conn.done:
+			ended = true
+		}
+		if err := s.ackAll(); err != nil {
+			s.up.logger.Error("acknowledge to the log", "error", err)
+			s.conn.stop(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
+			return
+		}
+		if ended {
+			return
+		}
+	}
+}
+
+func (s *stream) ackAll() error {
+	for kind := range laneCount {
+		s.conn.mu.Lock()
+		l := &s.conn.lanes[kind]
+		spans := l.commits
+		l.commits = nil
+		s.conn.mu.Unlock()
+		for _, span := range spans {
+			if err := s.up.log.Ack(span.first, span.last); err != nil {
+				return fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
+			}
+			s.conn.mu.Lock()
+			s.conn.counts.records += uint64(span.records)
+			if kind == laneBacklog {
+				s.conn.drained.add(span.records, time.Now())
+			}
+			s.conn.mu.Unlock()
+		}
+	}
+	return nil
+}
+
+// sender turns the records of one lane into messages on the connection.
+type sender struct {
+	*stream
+	kind       laneKind
+	historical bool
+	bucket     bucket
+	messages   []mapping.Message // copies, with payloads in payload
+	payload    []byte
+}
+
+// records sends recs in units: the smallest number of records that the session
+// can encode by themselves. It returns false when the lane has to end.
+func (s *sender) records(ctx context.Context, recs []mapping.Record) bool {
+	size := len(recs)
+	if s.up.perRecord {
+		size = 1
+	}
+	for len(recs) > 0 {
+		n := min(size, len(recs))
+		if !s.unit(ctx, recs[:n]) {
+			return false
+		}
+		recs = recs[n:]
+	}
+	return true
+}
+
+// unit sends the messages of some records; when all of them are acknowledged,
+// so are the records.
+func (s *sender) unit(ctx context.Context, recs []mapping.Record) bool {
+	all := span{first: recs[0].Seq, last: recs[len(recs)-1].Seq}
+	s.encode(recs)
+	if len(s.messages) == 0 {
+		s.up.count(func(t *totals) { t.skipped += uint64(len(recs)) })
+		s.conn.skip(s.kind, all)
+		return ctx.Err() == nil
+	}
+	if !s.paid(ctx, len(recs)) {
+		return false
+	}
+	all.records = len(recs)
+	for i := range s.messages {
+		unit := span{}
+		if i == len(s.messages)-1 {
+			unit = all
+		}
+		if !s.conn.send(ctx, s.kind, &s.messages[i], unit) {
+			return false
+		}
+	}
+	return true
+}
+
+// paid waits until the drain rate allows the unit.
+func (s *sender) paid(ctx context.Context, records int) bool {
+	if s.kind != laneBacklog {
+		return true
+	}
+	if !s.up.liveFirst() {
+		if s.owed == 0 {
+			return true
+		}
+		s.owed -= min(s.owed, uint64(records))
+	}
+	n := len(s.messages)
+	if s.up.drain.records {
+		n = records
+	}
+	return s.bucket.wait(ctx, n)
+}
+
+// encode fills s.messages with copies of what the session makes of recs.
+// Messages that cannot be sent are counted and left out: repeating them would
+// stop everything behind them for ever.
+func (s *sender) encode(recs []mapping.Record) {
+	s.messages, s.payload = s.messages[:0], s.payload[:0]
+	s.up.sessionMu.Lock()
+	defer s.up.sessionMu.Unlock()
+	made, err := s.up.session.Encode(recs, s.historical)
+	if err != nil {
+		s.up.unsendable(fmt.Errorf("encode records %d to %d: %w", recs[0].Seq, recs[len(recs)-1].Seq, err))
+		return
+	}
+	total := 0
+	for i := range made {
+		total += len(made[i].Payload)
+	}
+	if cap(s.payload) < total {
+		s.payload = make([]byte, 0, total+total/2)
+	}
+	for _, m := range made {
+		if err := checkMessage(&m, s.up.maxMessage); err != nil {
+			s.up.unsendable(fmt.Errorf("record %d and on: %w", recs[0].Seq, err))
+			continue
+		}
+		start := len(s.payload)
+		s.payload = append(s.payload, m.Payload...)
+		m.Payload = s.payload[start:len(s.payload):len(s.payload)]
+		m.Retain = m.Retain && !s.historical // an old value never stands as the current one
+		s.messages = append(s.messages, m)
+	}
+}

@@ -1,0 +1,253 @@
+package publish
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"sluice/configs"
+)
+
+// problems collects the field errors of one Validate.
+type problems []configs.FieldError
+
+func (p *problems) add(field, message, fix string) {
+	*p = append(*p, configs.FieldError{Field: field, Message: message, Fix: fix})
+}
+
+func (p *problems) warn(field, message, fix string) {
+	*p = append(*p, configs.FieldError{Field: field, Message: message, Fix: fix, Warning: true})
+}
+
+// oneOf demands that value is one of words.
+func (p *problems) oneOf(field, value string, words ...string) {
+	if !slices.Contains(words, value) {
+		p.add(field, fmt.Sprintf("%s is %q", field, value), "use "+strings.Join(words, ", "))
+	}
+}
+
+// within demands low ≤ value ≤ high.
+func (p *problems) within(field string, value, low, high time.Duration) {
+	if value < low || value > high {
+		p.add(field, fmt.Sprintf("%s is %v", field, value), fmt.Sprintf("use %v to %v", low, high))
+	}
+}
+
+func (p *problems) sized(field string, value, low, high configs.Size) {
+	if value < low || value > high {
+		p.add(field, fmt.Sprintf("%s is %v", field, value), fmt.Sprintf("use %v to %v", low, high))
+	}
+}
+
+func (p *problems) between(field string, value, low, high int) {
+	if value < low || value > high {
+		p.add(field, fmt.Sprintf("%s is %d", field, value), fmt.Sprintf("use %d to %d", low, high))
+	}
+}
+
+// Validate returns every problem of c that shows without connecting. Files
+// with absolute paths are checked where they exist; relative ones are judged
+// when they are read, because only New knows the folder of the site file.
+func (c *Config) Validate() []configs.FieldError {
+	var p problems
+	if c.Name == "" || strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		p.add("name", fmt.Sprintf("name %q is not usable", c.Name), "use lower-case letters, digits, - and _")
+	}
+	c.validateServers(&p)
+	c.validateCredentials(&p)
+	c.validateData(&p)
+	c.validateTimes(&p)
+	c.validateStatus(&p)
+	return p
+}
+
+func (c *Config) validateServers(p *problems) {
+	if c.Host == "" && len(c.Servers) == 0 {
+		p.add("", "the upstream has no server", "add host: broker.example or servers: [mqtts://broker.example]")
+	}
+	if c.Host != "" && len(c.Servers) > 0 {
+		p.add("host", "host and servers are both given", "move the host into servers")
+	}
+	if c.Host == "" && c.Port != 0 {
+		p.add("port", "port without host", "write the port into the entries of servers, as in mqtts://host:8883")
+	}
+	if strings.Contains(c.Host, "://") || strings.Contains(c.Host, "/") {
+		p.add("host", "host is more than a host name", "move the address into servers: [mqtts://host:8883]")
+		return
+	}
+	if c.Host != "" {
+		p.between("port", c.Port, 0, 65535)
+	}
+	secure, plain := 0, 0
+	for i, text := range c.Servers {
+		s, err := parseServer(text, c.TLS != nil)
+		if err != nil {
+			problem := err.(*serverProblem)
+			p.add(fmt.Sprintf("servers[%d]", i), problem.message, problem.fix)
+		} else if s.tls() {
+			secure++
+		} else {
+			plain++
+		}
+	}
+	if c.TLS != nil && c.Host == "" && secure == 0 && plain > 0 {
+		p.add("tls", "tls is configured, but no server of the list uses it", "write mqtts:// or wss:// instead of mqtt:// or ws://")
+	}
+	credentials := c.User != "" || c.PasswordFile != "" || c.PasswordEnv != ""
+	if credentials && (plain > 0 || c.Host != "" && c.TLS == nil) {
+		p.warn("user", "user and password travel unencrypted", "use mqtts:// or add tls: {}")
+	}
+}
+
+func (c *Config) validateCredentials(p *problems) {
+	if c.Password != "" {
+		p.add("password", "a password must not stand in the site file, which is copied, shown and sent around",
+			"put it into a file with mode 0600 and write password_file: /etc/sluice/NAME.password")
+	}
+	if c.PasswordFile != "" && c.PasswordEnv != "" {
+		p.add("password_env", "password_file and password_env are both given", "keep one of them")
+	}
+	if (c.PasswordFile != "" || c.PasswordEnv != "") && c.User == "" {
+		p.add("user", "a password without a user name cannot be sent with MQTT 3.1.1", "add user") // [MQTT-3.1.2-22]
+	}
+	p.oneOf("password_hash", c.PasswordHash, "", "md5")
+	checkSecretFile(p, "password_file", c.PasswordFile)
+	if len(c.ClientID) > 65535 || strings.ContainsRune(c.ClientID, 0) {
+		p.add("client_id", "not usable as a client id", "use up to 128 printable characters")
+	}
+	if t := c.TLS; t != nil {
+		if (t.Cert == "") != (t.Key == "") {
+			p.add("tls", "cert and key belong together", "give both files, or none")
+		}
+		checkSecretFile(p, "tls.key", t.Key)
+		for field, name := range map[string]string{"tls.ca": t.CA, "tls.cert": t.Cert} {
+			if filepath.IsAbs(name) {
+				if _, err := os.Stat(name); err != nil {
+					p.warn(field, fmt.Sprintf("cannot find %s now; the upstream waits until it is there", name), "check the path")
+				}
+			}
+		}
+	}
+}
+
+// checkSecretFile refuses a file that others can read. One that is missing is
+// a warning: it may be put there later, and is read at every connect.
+func checkSecretFile(p *problems, field, name string) {
+	if !filepath.IsAbs(name) {
+		return
+	}
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
+		p.warn(field, fmt.Sprintf("cannot find %s now; the upstream waits until it is there", name), "check the path")
+	case info.Mode().Perm()&0o077 != 0:
+		p.add(field, fmt.Sprintf("%s has mode %04o: others can read it", name, info.Mode().Perm()), "chmod 0600 "+name)
+	}
+}
+
+func (c *Config) validateData(p *problems) {
+	p.between("qos", c.QoS, 0, 2)
+	if c.QoS == 2 && !c.Clean {
+		p.add("clean", "qos 2 needs a clean session: after a break everything unacknowledged is sent as new messages, "+
+			"which a stored session could take for the old ones", "set clean: true, or qos: 1") // [MQTT-4.3.3]
+	}
+	p.oneOf("payload", c.Payload, payloadValue, payloadJSON, payloadJSONDevice)
+	p.oneOf("retain", c.Retain, retainPoints, retainAlways, retainNever)
+	p.oneOf("order", c.Order, "", orderLiveFirst, orderInOrder)
+	if c.Payload == payloadValue && c.Order == orderLiveFirst {
+		p.warn("order", "with payload value nobody can tell an old value of the backlog from a new one", "use order: in-order, or payload: json")
+	}
+	if _, err := parseRate(c.Drain); err != nil {
+		p.add("drain", err.Error(), "write 1500/s, 20000 records/s or unlimited")
+	}
+	p.between("window", c.Window, 1, 10_000)
+	p.sized("window_bytes", c.WindowBytes, 1<<10, 64<<20)
+	p.sized("max_message", c.MaxMessage, 128, 64<<20)
+	for i, glob := range c.Filter.Include {
+		checkGlob(p, fmt.Sprintf("filter.include[%d]", i), glob)
+	}
+	for i, glob := range c.Filter.Exclude {
+		checkGlob(p, fmt.Sprintf("filter.exclude[%d]", i), glob)
+	}
+	if strings.ContainsAny(c.DropTopic, "+#") {
+		p.add("drop_topic", "+ and # must not be in a topic to publish to", "use {site} and plain levels") // [MQTT-3.3.2-2]
+	}
+}
+
+func checkGlob(p *problems, field, glob string) {
+	if glob == "" || strings.ContainsAny(glob, "+#[]{} ") {
+		p.add(field, fmt.Sprintf("%q is not a pattern", glob), "write device, device/point or */energy_*; * stands for any characters")
+	}
+}
+
+func (c *Config) validateTimes(p *problems) {
+	p.within("keepalive", c.Keepalive, 5*time.Second, 18*time.Hour)
+	if c.Keepalive%time.Second != 0 {
+		p.add("keepalive", "keepalive is not in whole seconds", "use "+c.Keepalive.Round(time.Second).String())
+	}
+	if c.AckTimeout != 0 {
+		p.within("ack_timeout", c.AckTimeout, time.Second, 24*time.Hour)
+		if c.AckTimeout <= c.Keepalive {
+			p.warn("ack_timeout", fmt.Sprintf("ack_timeout %v is not longer than keepalive %v: slow acknowledgements end connections that are alive",
+				c.AckTimeout, c.Keepalive), "remove it, or use more than "+c.Keepalive.String())
+		}
+	}
+	p.within("connect_timeout", c.ConnectTimeout, time.Second, 5*time.Minute)
+	p.within("grace", c.Grace, 0, 5*time.Minute)
+	if c.FailBack != 0 {
+		p.within("fail_back", c.FailBack, 10*time.Second, 24*time.Hour)
+	}
+	p.within("backoff.min", c.Backoff.Min, 100*time.Millisecond, time.Hour)
+	p.within("backoff.max", c.Backoff.Max, c.Backoff.Min, 24*time.Hour)
+	p.within("backoff.refused", c.Backoff.Refused, c.Backoff.Min, 24*time.Hour)
+}
+
+func (c *Config) validateStatus(p *problems) {
+	s := &c.Status
+	p.oneOf("status.payload", s.Payload, "json", "text")
+	p.between("status.qos", s.QoS, 0, 2)
+	for field, topic := range map[string]string{"status.topic": s.Topic, "status.device_topic": s.DeviceTopic} {
+		if topic == "" || strings.ContainsAny(topic, "+#") {
+			p.add(field, fmt.Sprintf("%q is not a topic to publish to", topic), "use plain levels, {site} and {device}, or status: {off: true}")
+		}
+	}
+	if !strings.Contains(s.DeviceTopic, "{device}") {
+		p.add("status.device_topic", "all devices would share one status topic", "put {device} into it")
+	}
+	if s.Online == s.Offline {
+		p.add("status.online", "online and offline are the same word", "use two different words")
+	}
+	if !s.Retain {
+		p.warn("status.retain", "without retain a new subscriber does not learn the status until it changes", "remove retain: false")
+	}
+}
+
+// rate limits a lane. The zero rate is none.
+type rate struct {
+	perSecond float64
+	records   bool // counts records, not messages
+}
+
+// parseRate reads "1500/s", "20000 records/s", "1500 messages/s", "unlimited".
+func parseRate(text string) (rate, error) {
+	if text == "unlimited" {
+		return rate{}, nil
+	}
+	number, found := strings.CutSuffix(text, "/s")
+	var r rate
+	if n, ok := strings.CutSuffix(number, "records"); ok {
+		number, r.records = n, true
+	} else {
+		number = strings.TrimSuffix(number, "messages")
+	}
+	var err error
+	r.perSecond, err = strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if !found || err != nil || !(r.perSecond >= 0.01 && r.perSecond <= 1e9) {
+		return rate{}, fmt.Errorf("%q is not a rate", text)
+	}
+	return r, nil
+}
