@@ -1,0 +1,301 @@
+package localbroker
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mqtt "github.com/mochi-mqtt/server/v2"
+	"github.com/mochi-mqtt/server/v2/packets"
+
+	"sluice/mapping"
+	"sluice/sources"
+)
+
+// Appender is the log. Append returns when its records are as safe as the log
+// promises. *spool.Spool satisfies it.
+type Appender interface {
+	Append([]mapping.Record) error
+}
+
+// Options is what a Broker needs besides its Config.
+type Options struct {
+	// Site is the name of the site; everything below it may be read.
+	Site string
+	// Points are the points of the site; their topics are known, and
+	// protected, before their first value.
+	Points []*mapping.Point
+	Clock  sources.Clock
+	Log    *slog.Logger // nil: none
+}
+
+// Broker is the local broker. Record, SetPoints and Stats may be called from
+// any goroutine, before, during and after Run.
+type Broker struct {
+	cfg      Config
+	appender Appender
+	clock    sources.Clock
+	log      *slog.Logger
+	server   *mqtt.Server
+	board    *board
+	access   *access
+	gate     *gate
+	lan      *lanQueue
+	count    counters
+
+	listeners []*listener
+	running   atomic.Bool
+	stopping  atomic.Bool
+	wills     sync.WaitGroup // delayed wills
+
+	mu       sync.Mutex
+	sessions map[string]*session // by client identifier, guarded by mu
+	open     map[*guard]struct{} // guarded by mu
+}
+
+// New returns a broker for cfg, which has its defaults set. It opens no
+// listener and starts nothing. Errors: what Config.Validate finds.
+func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
+	for _, p := range cfg.Validate() {
+		if !p.Warning {
+			return nil, fmt.Errorf("broker.%s: %s", p.Field, p.Message)
+		}
+	}
+	b := &Broker{
+		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log,
+		sessions: make(map[string]*session), open: make(map[*guard]struct{}),
+	}
+	if b.log == nil {
+		b.log = slog.New(slog.DiscardHandler)
+	}
+	f, err := cfg.format()
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	b.gate = &gate{limits: cfg.Limits, count: &b.count}
+	b.board = newBoard(f, cfg.Limits, &b.count)
+	b.board.resolve = b.audienceOf
+	b.board.setPoints(opts.Points)
+	b.lan = newLANQueue(appender.Append, b.board.publish, &b.count, b.log)
+	if err := b.setAccess(f.filter(opts.Site), opts.Site+"/#"); err != nil {
+		return nil, err
+	}
+	b.server = mqtt.New(&mqtt.Options{
+		Capabilities: cfg.capabilities(),
+		Logger:       slog.New(slog.DiscardHandler), // it logs payloads and passwords
+		// The guard reads ahead; mochi need not.
+		ClientNetReadBufferSize: 64,
+		SysTopicResendInterval:  30,
+	})
+	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	return b, b.setListeners()
+}
+
+// setAccess reads the users and sets the rights; everybody may read what is
+// under the filters.
+func (b *Broker) setAccess(filters ...string) error {
+	b.access = &access{anonymous: b.cfg.Anonymous, read: append(filters, b.cfg.LAN...), publish: b.cfg.Publish, board: b.board}
+	if b.cfg.Publish == nil {
+		b.access.publish = b.cfg.LAN
+	}
+	if b.cfg.Users == "" {
+		return nil
+	}
+	var err error
+	if b.access.users, err = loadUsers(b.cfg.Users); err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
+}
+
+// setListeners makes a listener for each address.
+func (b *Broker) setListeners() error {
+	if !b.cfg.Enabled {
+		return nil
+	}
+	for _, text := range b.cfg.Listen {
+		a, err := parseAddress(text)
+		if err != nil {
+			return fmt.Errorf("broker: listen address %q: %w", text, err)
+		}
+		l := &listener{
+			address: a, gate: b.gate, origins: b.cfg.Origins, log: b.log, serve: b.serve, listen: net.Listen,
+			readLimit: int64(b.cfg.Limits.PacketSize) + 1024, state: ListenerStats{Address: text},
+		}
+		if a.tls {
+			pair, err := tls.LoadX509KeyPair(b.cfg.Cert, b.cfg.Key)
+			if err != nil {
+				return fmt.Errorf("broker: server certificate: %w", err)
+			}
+			l.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
+		}
+		b.listeners = append(b.listeners, l)
+	}
+	return nil
+}
+
+// capabilities returns mochi's limits. Its queues serve $SYS only.
+func (c *Config) capabilities() *mqtt.Capabilities {
+	caps := mqtt.NewDefaultServerCapabilities()
+	caps.MaximumClients = int64(c.Limits.Clients)
+	caps.MaximumMessageExpiryInterval = 0 // a clock set forward must not wipe anything
+	caps.MaximumClientWritesPending = 64
+	caps.MaximumSessionExpiryInterval = uint32(c.Limits.SessionTime / time.Second)
+	caps.MaximumPacketSize = uint32(c.Limits.PacketSize) + 5 // the guard counts without the header
+	caps.MaximumInflight = 16
+	caps.TopicAliasMaximum = 0
+	caps.Compatibilities.NoInheritedPropertiesOnAck = true
+	return caps
+}
+
+// Run serves the listeners until ctx is done, then stops in order: no new
+// connections, LAN messages into the log and acknowledged, a DISCONNECT to
+// everybody. It may be called once. An address that is taken is no error: it
+// is tried again, and Stats shows it.
+func (b *Broker) Run(ctx context.Context) error {
+	if !b.cfg.Enabled {
+		<-ctx.Done()
+		return nil
+	}
+	if err := b.server.Serve(); err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	b.running.Store(true)
+	defer b.running.Store(false)
+	var listening, committing sync.WaitGroup
+	committing.Go(b.lan.run)
+	for _, l := range b.listeners {
+		listening.Go(func() { l.run(ctx) })
+	}
+	<-ctx.Done()
+	b.stopping.Store(true)
+	b.lan.stop()
+	committing.Wait()
+	b.disconnectAll()
+	listening.Wait()
+	b.stopWills()
+	if err := b.server.Close(); err != nil {
+		return fmt.Errorf("broker: %w", err)
+	}
+	return nil
+}
+
+// Record appends recs to the log and then, whatever came of that, shows the
+// values of points to LAN subscribers: a full disk must not blind the panel
+// beside the machine. It never waits for a subscriber. The error is the
+// log's; recs are not kept.
+func (b *Broker) Record(recs []mapping.Record) error {
+	err := b.appender.Append(recs)
+	b.board.record(recs)
+	return err
+}
+
+// SetPoints makes points the points of the site, after a reload. The values
+// of those that are no longer there are forgotten.
+func (b *Broker) SetPoints(points []*mapping.Point) { b.board.setPoints(points) }
+
+// serve runs one connection to its end. A panic in it ends this connection
+// only.
+func (b *Broker) serve(conn net.Conn, name string, local bool) {
+	g := newGuard(conn, name, local, b.cfg.Limits, &b.count)
+	g.catchUp = b.board.catchUp
+	if !b.enter(g) {
+		_ = conn.Close() // nothing was said yet
+		return
+	}
+	go g.write()
+	defer func() {
+		_ = g.Close() // never fails
+		<-g.out.done
+		b.leave(g)
+	}()
+	defer b.recoverPanic(g)
+	// Until the CONNECT is complete; the guard sets the later ones.
+	if err := conn.SetDeadline(time.Now().Add(connectTime)); err != nil {
+		return // it is gone already
+	}
+	err := b.server.EstablishConnection(name, g)
+	b.log.Debug("connection ended", "client", g.clientID(), "remote", g.remote, "listener", name, "error", err)
+}
+
+// enter notes an open connection. It is false once the broker is stopping.
+func (b *Broker) enter(g *guard) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.stopping.Load() {
+		return false
+	}
+	b.open[g] = struct{}{}
+	return true
+}
+
+// leave takes a connection out.
+func (b *Broker) leave(g *guard) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.open, g)
+}
+
+// recoverPanic is deferred around a connection.
+func (b *Broker) recoverPanic(g *guard) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	b.count.panics.Add(1)
+	b.log.Error("a connection ended by a panic", "remote", g.remote, "panic", v, "stack", string(debug.Stack()))
+	b.forget(g)
+}
+
+// disconnectAll says goodbye to every connection.
+func (b *Broker) disconnectAll() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for g := range b.open {
+		g.disconnect(packets.ErrServerShuttingDown)
+		_ = g.Close() // never fails
+	}
+}
+
+// stopWills takes back the wills that wait and waits for those on their way.
+func (b *Broker) stopWills() {
+	b.mu.Lock()
+	sessions := make([]*session, 0, len(b.sessions))
+	for _, s := range b.sessions {
+		sessions = append(sessions, s)
+	}
+	b.mu.Unlock()
+	for _, s := range sessions {
+		s.cancelWill()
+	}
+	b.wills.Wait()
+}
+
+// Stats returns the state of the broker.
+func (b *Broker) Stats() Stats {
+	s := Stats{
+		Running: b.running.Load() && !b.stopping.Load(), Received: b.count.received.Load(),
+		Sent: b.count.sent.Load(), Dropped: b.count.dropped.Load(), LANAppended: b.count.appended.Load(),
+		LANLost: b.count.lost.Load(), Refused: b.count.refusals(), Panics: b.count.panics.Load(),
+	}
+	for _, l := range b.listeners {
+		s.Listeners = append(s.Listeners, l.stats())
+	}
+	for _, cl := range b.server.Clients.GetAll() {
+		s.Sessions++
+		s.Subscriptions += cl.State.Subscriptions.Len()
+		if !cl.Closed() {
+			s.Clients++
+		}
+	}
+	s.Retained, s.RetainedBytes = b.board.counts()
+	return s
+}

@@ -1,0 +1,179 @@
+package localbroker
+
+import (
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// admit decides on a CONNECT. cause is empty when the client may come in;
+// otherwise code is what its CONNACK says.
+func (b *Broker) admit(g *guard, pk packets.Packet) (cause Cause, code packets.Code) {
+	if pk.Properties.AuthenticationMethod != "" {
+		return RefusedAuth, packets.ErrBadAuthenticationMethod // [MQTT-4.12.0-1]
+	}
+	u, cause := b.access.authenticate(g, string(pk.Connect.Username), pk.Connect.Password)
+	switch cause {
+	case RefusedLoginRate:
+		return cause, packets.ErrConnectionRateExceeded
+	case RefusedAuth:
+		return cause, packets.ErrBadUsernameOrPassword
+	}
+	g.user = u
+	if pk.Connect.WillFlag && !b.access.mayPublish(u, pk.Connect.WillTopic) {
+		return RefusedACL, packets.ErrNotAuthorized
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s := b.sessions[g.clientID()]
+	if s != nil && s.user != userName(u) {
+		return RefusedACL, packets.ErrClientIdentifierNotValid // somebody else's session
+	}
+	if s == nil && len(b.sessions) >= b.cfg.Limits.Sessions {
+		return RefusedSessions, packets.ErrQuotaExceeded
+	}
+	return "", packets.CodeSuccess
+}
+
+// userName returns the name of a user, empty for an anonymous client.
+func userName(u *user) string {
+	if u == nil {
+		return ""
+	}
+	return u.Name
+}
+
+// chooseSession gives g the session of its client identifier, or a new one.
+// A connection that has it now and does not read is cut off, as mochi is
+// about to wait for its last word.
+func (b *Broker) chooseSession(g *guard, clean bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	id := g.clientID()
+	s := b.sessions[id]
+	var old *guard
+	if s != nil {
+		old = s.connection()
+	}
+	if old != nil && old.backlog() > old.maxQueue/2 {
+		old.abandon()
+	}
+	existing, known := b.server.Clients.Get(id)
+	if s == nil || clean || !known || existing.Properties.Clean && existing.Properties.ProtocolVersion < 5 {
+		if s != nil {
+			s.detach(old)
+		}
+		s = &session{id: id, user: userName(g.user)}
+		b.sessions[id] = s
+	}
+	g.chosen = s
+}
+
+// establish makes g the connection of its session.
+func (b *Broker) establish(g *guard) {
+	b.gate.established(g.Conn)
+	g.session.Store(g.chosen)
+	g.chosen.attach(g)
+	b.board.generation.Add(1)
+}
+
+// detach ends the connection g of its session; with expire the session too.
+func (b *Broker) detach(g *guard, expire bool) {
+	b.board.generation.Add(1)
+	s := g.chosen
+	if s == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	s.detach(g)
+	if expire && b.sessions[s.id] == s && s.connection() == nil {
+		delete(b.sessions, s.id)
+	}
+}
+
+// forget removes what a panic has left behind of a connection.
+func (b *Broker) forget(g *guard) {
+	if g.client == nil {
+		return
+	}
+	if cl, ok := b.server.Clients.Get(g.client.ID); ok && cl == g.client {
+		b.server.UnsubscribeClient(cl)
+		b.server.Clients.Delete(cl.ID)
+	}
+	b.detach(g, true)
+}
+
+// audienceOf asks mochi's index who has subscribed to topic, and the rights
+// who may read it. owned says that it is the topic of a point.
+func (b *Broker) audienceOf(topic string, owned bool) audience {
+	found := b.server.Topics.Subscribers(topic)
+	var to audience
+	for id, sub := range found.Subscriptions {
+		if g := b.reader(id, topic, owned); g != nil {
+			to.direct = append(to.direct, newTarget(g, sub))
+		}
+	}
+	for _, members := range found.Shared {
+		var group []target
+		for id, sub := range members {
+			if g := b.reader(id, topic, owned); g != nil {
+				group = append(group, newTarget(g, sub))
+			}
+		}
+		if len(group) > 0 {
+			to.shared = append(to.shared, group)
+		}
+	}
+	return to
+}
+
+// reader returns the connection of a client that may read topic, nil if there
+// is none.
+func (b *Broker) reader(id, topic string, owned bool) *guard {
+	b.mu.Lock()
+	s := b.sessions[id]
+	b.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	g := s.connection()
+	if g == nil || !owned && !b.access.covers(g.user, topic) {
+		return nil
+	}
+	return g
+}
+
+// scheduleWill sends a will after delay, unless the client comes back before
+// [MQTT-3.1.3-9].
+func (b *Broker) scheduleWill(s *session, g *guard, m *message, qos byte, delay time.Duration) {
+	if delay == 0 {
+		b.sendWill(m, qos)
+		return
+	}
+	b.wills.Add(1)
+	timer := time.AfterFunc(delay, func() {
+		defer b.wills.Done()
+		b.sendWill(m, qos)
+	})
+	s.onReturn(g, func() {
+		if timer.Stop() {
+			b.wills.Done()
+		}
+	})
+}
+
+// sendWill treats a will as a message of the client that nobody acknowledges.
+func (b *Broker) sendWill(m *message, qos byte) {
+	if m.retain && !b.board.fits(m) {
+		b.count.refuse(RefusedRetained)
+		m.retain = false
+	}
+	if !matchesAny(b.cfg.LAN, m.topic) {
+		b.board.publish(m)
+		return
+	}
+	if b.lan.put(job{message: m, qos: qos, stamp: b.clock.Now()}) != nil {
+		b.count.lost.Add(1)
+	}
+}
