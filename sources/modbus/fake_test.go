@@ -187,14 +187,39 @@ func (c *counter) deliver(samples []sources.Sample) error {
 // during is called after the start and may change the line at times.
 func bench(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func()) (*Bus, *counter) {
 	t.Helper()
+	return run(t, cfg, line, d, during, nil)
+}
+
+// benchEach is bench with a look at every delivery.
+func benchEach(t *testing.T, cfg Config, line *fakeLine, d time.Duration,
+	each func([]sources.Sample)) (*Bus, *counter) {
+	t.Helper()
+	return run(t, cfg, line, d, nil, each)
+}
+
+// benchDuring is both.
+func benchDuring(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(),
+	each func([]sources.Sample)) (*Bus, *counter) {
+	t.Helper()
+	return run(t, cfg, line, d, during, each)
+}
+
+func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(t.Context(), d)
+}
+
+func run(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(),
+	each func([]sources.Sample)) (*Bus, *counter) {
+	t.Helper()
 	count := newCounter(t)
+	count.each = each
 	cfg.Name, cfg.Link, cfg.Clock = "bus", line, fakeClock{}
 	cfg.OnState = func(s sources.DeviceState) { count.states = append(count.states, s) }
 	bus, err := New(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), d)
+	ctx, cancel := contextFor(t, d)
 	defer cancel()
 	done := make(chan error)
 	go func() { done <- bus.Run(ctx, count.deliver) }()

@@ -15,15 +15,17 @@ import (
 // that are due goes first is decided by deadlines on a second clock, the
 // virtual one:
 //
-//	begin    = max(the job's last deadline, virtual time), when it becomes due
-//	deadline = begin + interval
-//	virtual time = begin of the job served last
+//	begin        = max(the job's last deadline, virtual time - interval), when it becomes due
+//	deadline     = begin + interval
+//	virtual time = the latest begin of a job served
 //
 // While the bus keeps up, begin is the point on the grid, and this is earliest
 // deadline first. When it does not, the virtual clock runs slower than the
 // real one by the factor of the overload, and every job gets the same share of
-// the polls it asked for: its interval becomes longer by that factor. No job
-// waits for more than about two of its intervals of virtual time.
+// the polls it asked for: its interval becomes longer by that factor. A job
+// that waits for its point on the grid keeps its place for one interval, no
+// more, so none hoards a claim, and none waits for more than about three of
+// its intervals of virtual time.
 type job struct {
 	dev     *device
 	every   time.Duration
@@ -93,7 +95,7 @@ func (b *Bus) next(now time.Time) (*job, time.Time) {
 		}
 		if !j.pending {
 			j.pending = true
-			j.begin = max(j.deadline, b.virtual)
+			j.begin = max(j.deadline, b.virtual-j.every)
 			j.deadline = j.begin + j.every
 		}
 		if best == nil || j.deadline < best.deadline {
