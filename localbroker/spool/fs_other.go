@@ -1,0 +1,24 @@
+//go:build !linux
+
+package spool
+
+import (
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+)
+
+// Sync forces data and metadata.
+func (f osFile) Sync() error { return f.File.Sync() }
+
+// Preallocate does nothing: the file grows as it is written.
+func (f osFile) Preallocate(int64) error { return nil }
+
+// Free cannot be known without the operating system's own call.
+func (osFS) Free(string) (int64, error) { return math.MaxInt64, nil }
+
+// Lock only shows that the folder can be written.
+func (osFS) Lock(dir string) (io.Closer, error) {
+	return os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
+}

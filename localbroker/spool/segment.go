@@ -1,0 +1,132 @@
+package spool
+
+import (
+	"path/filepath"
+	"sort"
+)
+
+// segment is one file of the log. Its seqs have no gap. Spool.mu guards the
+// fields below the line; those above never change.
+type segment struct {
+	header header
+	name   string // file name, without folder
+	// ----
+	last uint64 // header.first - 1 while it holds no record
+	end  int64  // offset behind the last whole frame that counts
+	// syncedEnd is the end at the last good sync.
+	syncedEnd int64
+	size      int64 // of the file on disk
+	sealed    bool  // nothing is written any more
+	dict      *dictionary
+	// dictLen entries of dict are in the file.
+	dictLen int
+	// dictSize is about what its second copy will take.
+	dictSize int64
+	// dictCopy is the offset of the second copy of the dictionary; 0 if none.
+	dictCopy int64
+	points   uint32
+	stamps   span
+	damages  map[int64]bool // offsets of the damage found in it
+	saved    bool           // a copy is in quarantine
+}
+
+func (g *segment) seqs() seqRange { return seqRange{g.header.first, g.last} }
+func (g *segment) empty() bool    { return g.last < g.header.first }
+
+// findSegment returns the index of the first segment that ends at or after seq.
+func findSegment(segs []*segment, seq uint64) int {
+	return sort.Search(len(segs), func(i int) bool { return segs[i].last >= seq })
+}
+
+// loadSegment reads what a start needs of a file: its footer, or, if it was
+// not sealed or the footer is damaged, all of it. found is called for every
+// damage. A file that holds nothing comes back empty.
+func loadSegment(fsys fileSystem, dir, name string, in *interner, found func(damage)) (*segment, error) {
+	f, err := fsys.Open(filepath.Join(dir, name), false)
+	if err != nil {
+		return nil, diskError("open", name, err)
+	}
+	defer func() { _ = f.Close() }() // only read
+	size, err := f.Size()
+	if err != nil {
+		return nil, diskError("read", name, err)
+	}
+	g := &segment{name: name, size: size}
+	if err := g.readHeader(f); err != nil {
+		return nil, err
+	}
+	g.last = g.header.first - 1
+	if g.readFooter(f) {
+		return g, nil
+	}
+	r := newSegmentReader(f, g, size, in)
+	for {
+		switch ev, err := r.step(); {
+		case err != nil:
+			return nil, err
+		case ev == eventDamage:
+			found(r.damage)
+		case ev == eventBatch:
+			g.noteBatch(r)
+		case ev == eventEnd:
+			g.end = r.goodEnd
+			g.points = uint32(len(r.points))
+			return g, nil
+		}
+	}
+}
+
+func (g *segment) noteBatch(r *segmentReader) {
+	if g.empty() {
+		g.stamps.first = batchStamp(r.body)
+	}
+	g.stamps.last = batchStamp(r.body)
+	g.last = r.seqs.last
+}
+
+// readHeader takes the header from its frame, or else from the footer's copy,
+// or else from the file name.
+func (g *segment) readHeader(f file) error {
+	b := make([]byte, frameHeaderSize+headerSize)
+	n, err := f.ReadAt(b, 0)
+	if n < len(b) && err != nil && !isEOF(err) {
+		return diskError("read", g.name, err)
+	}
+	fr, _, status := parseFrame(b[:n], 0)
+	if status == frameNewer {
+		return &VersionError{Segment: g.name, Version: b[4]}
+	}
+	if status == frameOK && fr.kind == frameHeader && g.header.decode(&decoder{b: fr.body}) == nil {
+		return nil
+	}
+	named, ok := parseFileName(g.name)
+	if !ok {
+		return &CorruptError{Segment: g.name}
+	}
+	g.header = named
+	return nil
+}
+
+// readFooter fills g from the footer and reports whether there is a good one.
+func (g *segment) readFooter(f file) bool {
+	at := g.size - footerFrameSize
+	b := make([]byte, footerFrameSize)
+	if at < frameHeaderSize+headerSize {
+		return false
+	}
+	if n, _ := f.ReadAt(b, at); n < len(b) {
+		return false // unreadable: the scan that follows reports it
+	}
+	fr, _, status := parseFrame(b, g.header.salt)
+	var foot footer
+	if status != frameOK || fr.kind != frameFooter || foot.decode(fr.body) != nil {
+		return false
+	}
+	// The salt proves that the frame is of this segment.
+	if foot.header.salt != g.header.salt || foot.header.number != g.header.number || foot.dictionary > at {
+		return false
+	}
+	g.header, g.last, g.stamps, g.points = foot.header, foot.last, foot.stamps, foot.points
+	g.end, g.dictCopy, g.sealed = foot.dictionary, foot.dictionary, true
+	return true
+}
