@@ -25,7 +25,8 @@ type breaker struct {
 	since    sources.Stamp
 	backOff  time.Duration
 	probeAt  time.Time
-	probes   int // since it opened
+	probes   int     // since it opened
+	loss     float64 // smoothed share of polls that begin without a reply, 0 to 1
 }
 
 type breakerState uint8
@@ -43,6 +44,8 @@ func (s breakerState) String() string {
 
 const (
 	openAfter    = 3
+	lossWeight   = 16 // polls over which loss is smoothed
+	mostLoss     = 0.5
 	firstBackOff = time.Second
 	mostBackOff  = time.Minute
 	// Every fullProbe-th probe waits as long as the device is configured to
@@ -51,12 +54,20 @@ const (
 	fullProbe = 4
 )
 
-// failed counts a failure and reports whether the breaker is to open.
-func (b *breaker) failed(reason sources.Reason) bool {
+// failed counts a failure and reports whether the breaker is to open. replied
+// says that the same poll has had a reply, so that the device is there.
+func (b *breaker) failed(reason sources.Reason, replied bool) bool {
 	b.failures++
 	b.reason = reason
-	return b.state != closed || b.failures >= openAfter
+	if replied {
+		return b.failures >= openAfter
+	}
+	b.loss += (1 - b.loss) / lossWeight
+	return b.state != closed || b.failures >= openAfter || b.loss > mostLoss
 }
+
+// replied notes the first reply of a poll.
+func (b *breaker) replied() { b.loss -= b.loss / lossWeight }
 
 // trip opens the breaker. A device that fails in its trial goes on with twice
 // the back-off it had.
@@ -66,7 +77,7 @@ func (b *breaker) trip(reason sources.Reason, now time.Time) {
 	} else {
 		b.backOff = firstBackOff
 	}
-	b.state, b.reason, b.probes = open, reason, 0
+	b.state, b.reason, b.probes, b.loss = open, reason, 0, 0
 	b.probeAt = now.Add(b.backOff)
 }
 

@@ -25,7 +25,7 @@ type Bus struct {
 	started time.Time
 	virtual time.Duration // the clock of fair shares, see schedule.go
 	dead    budget
-	healthy estimate // replies of all devices that answer
+	healthy estimate // turn-around of all devices that answer
 	outage  outage
 	busy    time.Duration // time spent reading since started
 	load    loadMeter

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/sources"
+	"sluice/sources/register"
 )
 
 // heartbeat is how often the points of a device that is away are delivered
@@ -105,10 +106,10 @@ func (b *Bus) probeTimeout(d *device) time.Duration {
 	switch {
 	case d.breaker.probes%fullProbe == fullProbe-1:
 		return d.timeout()
-	case d.response.count > 0:
-		return d.response.timeout(d.timeout())
+	case d.around.count > 0:
+		return b.learnt(&d.around.estimate, d, register.HoldingRegister, 1)
 	}
-	return b.healthy.timeout(d.timeout())
+	return b.learnt(&b.healthy, d, register.HoldingRegister, 1)
 }
 
 // probe asks a device that is away for one point, another each time.

@@ -56,7 +56,7 @@ type turnAround struct {
 
 // measure takes in one reply and decides whether plans are to be made again.
 func (t *turnAround) measure(d time.Duration, now time.Time) {
-	t.add(max(d, 0))
+	t.add(d)
 	if t.count < replanAfter || t.measured && now.Sub(t.plannedAt) < replanEvery {
 		return
 	}

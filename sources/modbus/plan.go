@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"sluice/sources"
 	"sluice/sources/register"
 )
 
@@ -39,8 +40,9 @@ type limits struct {
 }
 
 type cut struct {
-	table register.Table
-	at    uint16
+	table  register.Table
+	at     uint16
+	search bool // made by the search for a mute address
 }
 
 func (l *limits) limit(t register.Table) int {
@@ -95,7 +97,7 @@ func (c choice) less(d choice) bool {
 // range, the inner is not needed, and of two that overlap, the points that
 // lie in both may as well all be taken from the later one. So dynamic
 // programming over prefixes finds it, in O(points × points a read).
-func (p *planner) plan(points []Point, refused []uint8) []Read {
+func (p *planner) plan(points []Point, refused []sources.Reason) []Read {
 	p.out, p.live = p.out[:0], p.live[:0]
 	for i := range points {
 		if refused == nil || refused[i] == 0 {

@@ -71,7 +71,7 @@ func randomSet(rng *rand.Rand, n int) ([]Point, Line, *limits) {
 	}
 	points = slices.DeleteFunc(points, func(p Point) bool { return lim.check(&p) != nil })
 	if rng.IntN(4) == 0 {
-		lim.cuts = []cut{{register.HoldingRegister, uint16(1000 + rng.IntN(reach))}}
+		lim.cuts = []cut{{table: register.HoldingRegister, at: uint16(1000 + rng.IntN(reach))}}
 	}
 	sortPoints(points)
 	return points, line, lim

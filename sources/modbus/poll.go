@@ -46,7 +46,7 @@ func (b *Bus) step(ctx context.Context, j *job, now time.Time) {
 	}
 	if len(p.todo) > 0 {
 		s := p.todo[len(p.todo)-1]
-		data, f := b.read(ctx, j.dev, &j.points[s.first], s, b.patience(j))
+		data, f := b.read(ctx, j.dev, &j.points[s.first], s, b.patience(j, s))
 		if ctx.Err() != nil {
 			return
 		}
@@ -64,9 +64,9 @@ func (b *Bus) begin(j *job, now time.Time) {
 	b.replan(j)
 	p := &j.poll
 	*p = poll{begun: now, todo: p.todo[:0], splits: p.splits[:0]}
-	for i, code := range j.refused {
-		if j.samples[i].Stamp = (sources.Stamp{}); code != 0 {
-			b.fail(j, i, sources.ReasonException(code))
+	for i, reason := range j.refused {
+		if j.samples[i].Stamp = (sources.Stamp{}); reason != 0 {
+			b.fail(j, i, reason)
 		}
 	}
 	if i, ok := j.dueRefused(now); ok {
@@ -115,15 +115,21 @@ func (b *Bus) extent(j *job, first, last int, all bool) (addr, n uint16) {
 	return uint16(from), uint16(end - from)
 }
 
-// patience returns the timeout for the next request of j: what is configured,
+// patience returns the timeout for s, the next span of j: what is configured,
 // but for a device that has just failed to answer only what its replies took
 // so far.
-func (b *Bus) patience(j *job) time.Duration {
+func (b *Bus) patience(j *job, s span) time.Duration {
 	d := j.dev
-	if d.response.count > 0 && (j.poll.attempts > 0 || d.breaker.failures > 0) {
-		return d.response.timeout(d.timeout())
+	if j.poll.attempts > 0 || d.breaker.failures > 0 {
+		return b.learnt(&d.around.estimate, d, j.points[s.first].Table, s.quantity)
 	}
 	return d.timeout()
+}
+
+// learnt returns a timeout for n values of t from d, whose turn-around is
+// thought to be e.
+func (b *Bus) learnt(e *estimate, d *device, t register.Table, n uint16) time.Duration {
+	return min(d.timeout(), b.cfg.Line.wire(t, int(n))+e.timeout(d.timeout()))
 }
 
 // read does one request, without the lock, and measures it.
@@ -144,9 +150,10 @@ func (b *Bus) read(ctx context.Context, d *device, pt *Point, s span, timeout ti
 	f := classify(err)
 	switch f.kind {
 	case answered:
+		around := max(0, took-b.cfg.Line.wire(table, int(s.quantity)))
 		d.response.add(took)
-		b.healthy.add(took)
-		d.around.measure(took-b.cfg.Line.wire(table, int(s.quantity)), now)
+		b.healthy.add(around)
+		d.around.measure(around, now)
 		d.counts.lastGood = now
 	case silent, unreachable:
 		d.counts.failed++
@@ -161,6 +168,9 @@ func (b *Bus) read(ctx context.Context, d *device, pt *Point, s span, timeout ti
 // take deals with the outcome f of reading s, the next span of j.
 func (b *Bus) take(j *job, s span, data []byte, f failure) {
 	p := &j.poll
+	if p.replies == 0 && f.kind < silent {
+		j.dev.breaker.replied()
+	}
 	switch f.kind {
 	case busy:
 		b.alive(j.dev)
@@ -173,6 +183,7 @@ func (b *Bus) take(j *job, s span, data []byte, f failure) {
 	case answered:
 		b.alive(j.dev)
 		b.decode(j, s, data)
+		b.heard(j, s)
 		if s.probe {
 			b.readmit(j.dev)
 		}
@@ -239,15 +250,24 @@ func (b *Bus) decode(j *job, s span, data []byte) {
 }
 
 // unanswered deals with a request that got no usable reply. In a poll that has
-// had a reply the device is alive, and the poll goes on with the next span;
+// had a reply the device is there, and the poll goes on with the next span;
 // otherwise it ends here, so that a dead device costs one timeout and not one
 // for each span.
 func (b *Bus) unanswered(j *job, s span, f failure) {
 	d, p := j.dev, &j.poll
-	retry := f.kind == silent && p.attempts < d.Retries && p.replies == 0 && d.breaker.state == closed &&
-		d.breaker.failures == p.attempts
-	trip := d.breaker.failed(f.reason)
-	if trip {
+	replied := p.replies > 0
+	if s.probe && replied {
+		b.pop(j)
+		d.retry.again(time.Now())
+		return
+	}
+	retry := f.kind == silent && p.attempts < d.Retries && d.breaker.state == closed && !j.mute.within(s) &&
+		(replied || d.breaker.failures == p.attempts)
+	if retry && replied {
+		p.attempts++
+		return
+	}
+	if d.breaker.failed(f.reason, replied) {
 		b.suspend(d, f.reason)
 		return
 	}
@@ -258,8 +278,11 @@ func (b *Bus) unanswered(j *job, s span, f failure) {
 	b.give(j, s, f.reason)
 	p.silent++
 	b.pop(j)
-	if p.replies > 0 && p.silent < mostSilent {
-		return
+	if replied {
+		b.search(j, s, f.reason)
+		if p.silent < mostSilent {
+			return
+		}
 	}
 	j.counts.rotate++
 	for _, s := range p.todo {
@@ -274,7 +297,7 @@ func (b *Bus) end(j *job) {
 	b.learn(j)
 	b.stamp(j)
 	j.counts.end(p.bad)
-	if d := j.dev; d.breaker.state == trial && p.silent == 0 {
+	if d := j.dev; d.breaker.state == trial && p.replies > 0 && p.silent < mostSilent {
 		d.breaker.state, d.breaker.backOff = closed, 0
 	}
 	b.finish(j, p.begun)

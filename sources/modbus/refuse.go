@@ -57,10 +57,10 @@ func (b *Bus) refuse(j *job, s span, code uint8) {
 		j.dev.retry.again(time.Now())
 	case code == illegalFunction:
 		for i := s.first; i < s.last; i++ {
-			b.exclude(j, i, code)
+			b.exclude(j, i, sources.ReasonException(code))
 		}
 	case s.last-s.first == 1:
-		b.exclude(j, s.first, code)
+		b.exclude(j, s.first, sources.ReasonException(code))
 	case p.extra+2 > mostExtra:
 		b.give(j, s, sources.ReasonException(code))
 	default:
@@ -82,15 +82,15 @@ func (b *Bus) halve(j *job, s span, code uint8) {
 }
 
 // exclude leaves point i out of later polls, and says so once.
-func (b *Bus) exclude(j *job, i int, code uint8) {
+func (b *Bus) exclude(j *job, i int, reason sources.Reason) {
 	d, pt := j.dev, &j.points[i]
 	if j.refused[i] == 0 {
 		d.retry.points++
 		b.cfg.Log.Warn("point refused by device", "bus", b.cfg.Name, "device", d.Name, "unit", d.Unit,
-			"point", pt.Name, "table", pt.Table.String(), "address", pt.Address, "exception", code)
+			"point", pt.Name, "table", pt.Table.String(), "address", pt.Address, "reason", reason.String())
 	}
-	j.refused[i] = code
-	b.fail(j, i, sources.ReasonException(code))
+	j.refused[i] = reason
+	b.fail(j, i, reason)
 	if d.retry.after == 0 {
 		d.retry.after = retryFirst
 		d.retry.at = time.Now().Add(retryFirst)
@@ -103,8 +103,8 @@ func (b *Bus) relimit(d *device) {
 	d.planned++
 	d.limits.refused = d.limits.refused[:0]
 	for _, j := range d.jobs {
-		for i, code := range j.refused {
-			if pt := &j.points[i]; code != 0 {
+		for i, reason := range j.refused {
+			if pt := &j.points[i]; reason != 0 {
 				last := int(pt.Address) + pt.Registers() - 1
 				d.limits.refused = append(d.limits.refused, Range{pt.Table, pt.Address, uint16(last)})
 			}
@@ -144,8 +144,8 @@ func (r *refusedRetry) again(now time.Time) {
 // readmit has every refused point of d read again, after one was answered.
 func (b *Bus) readmit(d *device) {
 	for _, j := range d.jobs {
-		for i, code := range j.refused {
-			if code != 0 {
+		for i, reason := range j.refused {
+			if reason != 0 {
 				j.refused[i] = 0
 				b.cfg.Log.Info("point accepted by device", "bus", b.cfg.Name, "device", d.Name,
 					"point", j.points[i].Name)
@@ -173,7 +173,7 @@ func (b *Bus) learn(j *job) {
 		if s.code == illegalValue && left+right >= s.quantity {
 			d.limits.learn(pt.Table.IsBit(), int(max(left, right)))
 		} else {
-			d.limits.cuts = append(d.limits.cuts, cut{pt.Table, pt.Address})
+			d.limits.cuts = append(d.limits.cuts, cut{table: pt.Table, at: pt.Address})
 		}
 		b.cfg.Log.Info("reads of device limited", "bus", b.cfg.Name, "device", d.Name, "table", pt.Table.String(),
 			"address", pt.Address, "quantity", s.quantity, "exception", s.code)
@@ -202,8 +202,8 @@ func (j *job) innermost(k int) bool {
 }
 
 func (j *job) anyRefused(first, last int) bool {
-	for _, code := range j.refused[first:last] {
-		if code != 0 {
+	for _, reason := range j.refused[first:last] {
+		if reason != 0 {
 			return true
 		}
 	}

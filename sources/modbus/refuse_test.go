@@ -221,3 +221,30 @@ func TestCoils(t *testing.T) {
 		})
 	}
 }
+
+// TestMuteRegister: a device that does not answer at all for one address loses
+// the others only while it is searched, and then that point alone.
+func TestMuteRegister(t *testing.T) {
+	for _, mute := range []uint16{0, 60, 130, 299} {
+		synctest.Test(t, func(t *testing.T) {
+			unit := &fakeUnit{mute: map[uint16]bool{mute: true}}
+			bus, count := bench(t, Config{Line: TCPLine(), Devices: []Device{
+				{Name: "plc", Unit: 1, Retries: 1, Points: uints(0, 0, 300, 1, 5*time.Second)},
+				{Name: "good", Unit: 2, Points: uints(900, 0, 5, 1, 5*time.Second)}}},
+				tcp(map[uint8]*fakeUnit{1: unit, 2: {}}), 30*time.Minute, nil)
+			for id := range uint32(300) {
+				if id != uint32(mute) && count.good[id] < 340 {
+					t.Errorf("mute register %d: point %d has %d of 360", mute, id, count.good[id])
+					break
+				}
+			}
+			refused := bus.Stats().Devices[0].Refused
+			if len(refused) != 1 || refused[0].Address != mute || refused[0].Reason != "timeout" {
+				t.Errorf("mute register %d: named %+v", mute, refused)
+			}
+			if count.good[uint32(mute)] != 0 || count.good[900] < 355 {
+				t.Errorf("mute register %d: %d, neighbour device %d", mute, count.good[uint32(mute)], count.good[900])
+			}
+		})
+	}
+}

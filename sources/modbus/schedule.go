@@ -30,7 +30,8 @@ type job struct {
 	dev     *device
 	every   time.Duration
 	points  []Point
-	refused []uint8 // exception code for each point the device refuses, else 0
+	refused []sources.Reason // for each point the device refuses, else 0
+	mute    mute
 	samples []sources.Sample
 	reads   []Read
 	made    planVersion
@@ -51,7 +52,7 @@ type planVersion struct{ around, limits int }
 
 func newJob(d *device, points []Point) *job {
 	j := &job{dev: d, every: points[0].Every, points: points,
-		refused: make([]uint8, len(points)), samples: make([]sources.Sample, len(points)),
+		refused: make([]sources.Reason, len(points)), samples: make([]sources.Sample, len(points)),
 		made: planVersion{-1, -1}}
 	for i := range points {
 		j.samples[i].Point = points[i].ID

@@ -60,11 +60,14 @@ type GroupStats struct {
 
 // RefusedPoint is a point that its device refuses to read.
 type RefusedPoint struct {
-	ID        uint32 `json:"id"`
-	Point     string `json:"point"`
-	Table     string `json:"table"`
-	Address   uint16 `json:"address"`
-	Exception uint8  `json:"exception"`
+	ID      uint32 `json:"id"`
+	Point   string `json:"point"`
+	Table   string `json:"table"`
+	Address uint16 `json:"address"`
+	// Reason is "exception 2", or "timeout" where the device does not answer
+	// at all. Exception is the number in it, else 0.
+	Reason    string `json:"reason"`
+	Exception uint8  `json:"exception,omitempty"`
 }
 
 // deviceCounts are the counters of a device.
@@ -171,12 +174,23 @@ func (d *device) stats() DeviceStats {
 	for _, j := range d.jobs {
 		s.Groups = append(s.Groups, GroupStats{Every: j.every, Real: j.counts.real, Points: len(j.points),
 			Reads: len(j.reads), Polls: j.counts.polls, Failed: j.counts.failed, Missed: j.counts.missed})
-		for i, code := range j.refused {
-			if pt := &j.points[i]; code != 0 {
-				s.Refused = append(s.Refused, RefusedPoint{ID: pt.ID, Point: pt.Name, Table: pt.Table.String(),
-					Address: pt.Address, Exception: code})
-			}
-		}
+		s.Refused = j.appendRefused(s.Refused)
 	}
 	return s
+}
+
+// appendRefused appends the points of j that the device refuses.
+func (j *job) appendRefused(dst []RefusedPoint) []RefusedPoint {
+	for i, reason := range j.refused {
+		if reason == 0 {
+			continue
+		}
+		pt, p := &j.points[i], RefusedPoint{Reason: reason.String()}
+		p.ID, p.Point, p.Table, p.Address = pt.ID, pt.Name, pt.Table.String(), pt.Address
+		if code, ok := reason.Exception(); ok {
+			p.Exception = code
+		}
+		dst = append(dst, p)
+	}
+	return dst
 }
