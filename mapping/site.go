@@ -1,0 +1,157 @@
+package mapping
+
+import (
+	"time"
+
+	"sluice/configs"
+	"sluice/sources"
+	"sluice/sources/register"
+)
+
+// Site is a site file ready to run: what to read from where, and what becomes
+// of it. It is made by Build and not changed afterwards.
+type Site struct {
+	Name    string
+	Gateway string
+	Tags    []Tag
+	// Topic is the template for points of upstreams that have none.
+	Topic Topic
+	// Buses are those with a device on them, disabled ones included.
+	Buses   []Bus
+	Devices []Device
+	// Points are all values to read; Sample.Point is the index.
+	Points []Reading
+}
+
+// BusKind says how a bus is reached.
+type BusKind uint8
+
+// The kinds of bus.
+const (
+	BusSerial BusKind = iota + 1
+	BusTCP
+	BusRTUOverTCP
+)
+
+// String returns the key of the kind in a site file.
+func (k BusKind) String() string {
+	names := [...]string{"unknown", "serial", "tcp", "rtu-over-tcp"}
+	if int(k) < len(names) {
+		return names[k]
+	}
+	return names[0]
+}
+
+// Bus is a serial line or connection.
+type Bus struct {
+	Name string
+	Kind BusKind
+	// Address is the port's path, or host:port.
+	Address string
+	Baud    int // of a serial line
+	Format  Format
+	RS485   RS485Config
+	Echo    bool
+	// Pause and Turnaround are 0 for the link's own.
+	Pause, Turnaround time.Duration
+	ConnectDelay      time.Duration
+	IdleClose         time.Duration
+	Devices           []int // indexes into Site.Devices
+}
+
+// Format is the shape of a character on a serial line.
+type Format struct {
+	DataBits int  // 7 or 8
+	Parity   byte // 'N', 'E' or 'O'
+	StopBits int  // 1 or 2
+}
+
+// String returns the format as in data sheets: 8N1.
+func (f Format) String() string {
+	return string([]byte{byte('0' + f.DataBits), f.Parity, byte('0' + f.StopBits)})
+}
+
+// Device is one unit on a bus.
+type Device struct {
+	Name    string
+	Profile string // "" without one
+	Make    string
+	Model   string
+	Bus     int // index into Site.Buses; -1 if Disabled and none is known
+	Unit    uint8
+	Timeout time.Duration
+	Retries int
+	Quirks  Quirks
+	// Disabled says that errors in the site file keep the device from being
+	// read; Why are the messages. It has no Points then.
+	Disabled bool
+	Why      []string
+	// Points are indexes into Site.Points.
+	Points []int
+}
+
+// Quirks are limits of a device beyond those of the standard. Zero values mean
+// the standard's.
+type Quirks struct {
+	MaxRegisters int // 1 to 125
+	MaxBits      int // 1 to 2000
+	// Gap is the most registers read along that nobody asked for; -1 leaves
+	// it to the planner.
+	Gap          int
+	Pause        time.Duration // between two requests
+	ConnectDelay time.Duration
+	OneByOne     bool
+	BitsFromZero bool
+	Forbidden    []Span
+}
+
+// Span is a range of addresses of one table, both ends included.
+type Span struct {
+	Table       register.Table
+	First, Last uint16
+}
+
+// Reading is one value that is read from a device, and the points it becomes:
+// one as a rule, several for a bit field, none for a scale factor.
+type Reading struct {
+	register.Point
+	Name   string // in the device
+	Device int    // index into Site.Devices
+	Every  time.Duration
+	// Published are the points that the value becomes.
+	Published []*Point
+	// Topics are their topics for the site's own template.
+	Topics []string
+
+	rule rule
+}
+
+// Bits that are published of a bit field, in the order of Published.
+type bitRule struct{ mask uint64 }
+
+// Why returns the messages of the errors that hurt a device.
+func why(problems []configs.Problem) []string {
+	var all []string
+	for i := range problems {
+		if !problems[i].Warning {
+			all = append(all, problems[i].Message)
+		}
+	}
+	return all
+}
+
+// rule says how the raw value of a Reading becomes a value. It is worked out
+// once by Build.
+type rule struct {
+	arithmetic arithmetic
+	kind       sources.Kind
+	limits     *[2]float64
+	enum       map[int64]sources.Value
+	enumNumber bool
+	bits       []bitRule
+	// factor is the index of the Reading with the scale factor; -1 for none.
+	factor   int
+	isFactor bool
+	deadband *Deadband
+	force    time.Duration
+}
