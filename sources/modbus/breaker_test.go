@@ -210,3 +210,21 @@ func TestGarbledDevice(t *testing.T) {
 		}
 	})
 }
+
+// TestUnitThatHangsUp: a gateway that closes the connection for one unit of
+// ten does not take the others along.
+func TestUnitThatHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		devices, units := tenUnits(5, time.Second, 0)
+		units[4].closes = true
+		_, count := bench(t, Config{Line: TCPLine(), Devices: devices}, tcp(units), 10*time.Minute, nil)
+		for k := range 10 {
+			if k != 3 && count.good[uint32(1000*k)] < 590 {
+				t.Errorf("unit %d got %d of 600 polls", k, count.good[uint32(1000*k)])
+			}
+		}
+		if r := count.reason[3000]; r != sources.ReasonNotConnected {
+			t.Errorf("reason %v", r)
+		}
+	})
+}

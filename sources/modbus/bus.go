@@ -27,6 +27,7 @@ type Bus struct {
 	dead    budget
 	healthy estimate // turn-around of all devices that answer
 	outage  outage
+	hold    time.Time     // no request before
 	busy    time.Duration // time spent reading since started
 	load    loadMeter
 	refusal struct { // of deliver
@@ -48,6 +49,7 @@ type device struct {
 	breaker   breaker
 	notBefore time.Time // pause after the last request
 	retry     refusedRetry
+	hangUps   int // losses of the line with a request to it, since its last reply
 	planned   int // rises when refused points or limits change
 	counts    deviceCounts
 }
@@ -99,6 +101,9 @@ func (b *Bus) Run(ctx context.Context, deliver func([]sources.Sample) error) err
 		}
 		timer.Reset(time.Until(wake))
 		b.mu.Unlock()
+		if l, ok := b.cfg.Link.(idling); ok {
+			l.EndPoll()
+		}
 		select {
 		case <-ctx.Done():
 		case <-timer.C:

@@ -8,18 +8,35 @@ import (
 	"time"
 
 	"sluice/sources"
+	"sluice/sources/modbus/link"
 	"sluice/sources/register"
 )
 
-// Reader does one Modbus read at a time on one line. *link.Link satisfies it.
+// Reader does one Modbus read at a time on one line. *link.Link satisfies it,
+// and its errors are those a Reader returns.
 type Reader interface {
 	// Read returns the data bytes of the reply: registers big-endian, bits
-	// packed with the first in the lowest bit. It blocks for at most timeout
-	// beyond the time it needs to open the line. The caller is done with the
-	// bytes before it calls Read again.
+	// packed with the first in the lowest bit. timeout is what a unit may take
+	// to begin its reply. The caller is done with the bytes before it calls
+	// Read again.
 	Read(ctx context.Context, unit uint8, t register.Table, addr, quantity uint16,
 		timeout time.Duration) ([]byte, error)
 }
+
+// resting is a Reader that keeps off a unit for a while, after a reply that may
+// still be on its way. Others are asked meanwhile.
+type resting interface {
+	ReadyAt(unit uint8) time.Time
+}
+
+// idling is a Reader that wants to know when no request follows for a while.
+type idling interface{ EndPoll() }
+
+var (
+	_ Reader  = (*link.Link)(nil)
+	_ resting = (*link.Link)(nil)
+	_ idling  = (*link.Link)(nil)
+)
 
 // Config says what a Bus polls and how. The zero values of Log and OnState
 // mean silence; Name, Link and Clock are needed.
@@ -29,7 +46,8 @@ type Config struct {
 	// Link is the line. The Bus uses it from the goroutine of Run only and
 	// does not close it.
 	Link Reader
-	// Line holds the figures of Link that the read planner counts with.
+	// Line holds the figures of Link that the read planner counts with; see
+	// LineOf.
 	Line Line
 	// Devices are polled in no particular order. Several may have the same
 	// unit id.

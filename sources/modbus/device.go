@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"sluice/sources"
-	"sluice/sources/register"
 )
 
 // heartbeat is how often the points of a device that is away are delivered
@@ -16,7 +15,7 @@ const heartbeatEvery = time.Minute
 // alive notes a reply of d.
 func (b *Bus) alive(d *device) {
 	br := &d.breaker
-	br.failures = 0
+	br.failures, d.hangUps = 0, 0
 	switch br.state {
 	case unknown:
 		br.state = closed
@@ -81,7 +80,7 @@ func (b *Bus) nextProbe(now time.Time) (*device, time.Time) {
 	if next == nil {
 		return nil, time.Time{}
 	}
-	at := next.breaker.probeAt
+	at := later(later(next.breaker.probeAt, next.notBefore), b.hold)
 	if b.othersAlive(next) {
 		b.dead.refill(now)
 		at = later(at, now.Add(b.dead.wait(b.probeTimeout(next))))
@@ -107,9 +106,9 @@ func (b *Bus) probeTimeout(d *device) time.Duration {
 	case d.breaker.probes%fullProbe == fullProbe-1:
 		return d.timeout()
 	case d.around.count > 0:
-		return b.learnt(&d.around.estimate, d, register.HoldingRegister, 1)
+		return d.around.timeout(d.timeout())
 	}
-	return b.learnt(&b.healthy, d, register.HoldingRegister, 1)
+	return b.healthy.timeout(d.timeout())
 }
 
 // probe asks a device that is away for one point, another each time.
@@ -118,10 +117,12 @@ func (b *Bus) probe(ctx context.Context, d *device) {
 	if ctx.Err() != nil {
 		return
 	}
+	if f.kind == down && !b.hangsUp(d, f) {
+		b.lose(f)
+		return
+	}
 	switch f.kind {
-	case down:
-		b.lose(f.reason)
-	case silent, unreachable:
+	case silent, unreachable, down:
 		d.breaker.reason = f.reason
 		d.breaker.again(time.Now())
 	default:
@@ -142,6 +143,20 @@ func (b *Bus) ask(ctx context.Context, d *device, timeout time.Duration) failure
 	return f
 }
 
+// hangsUp reports whether the loss of the line with a request to d is d's own
+// doing: some gateways close the connection when a unit behind them does not
+// answer. It is taken for that when it happens a second time without a reply
+// of d between, while others are there. The line rests until the link opens it
+// again.
+func (b *Bus) hangsUp(d *device, f failure) bool {
+	d.hangUps++
+	if d.hangUps < 2 || !b.othersAlive(d) {
+		return false
+	}
+	b.hold = f.retry
+	return true
+}
+
 // outage is the state of a bus whose port or host is not there.
 type outage struct {
 	down    bool
@@ -157,9 +172,10 @@ const (
 	mostReconnect  = 10 * time.Second
 )
 
-// lose suspends all devices, as the line itself is away.
-func (b *Bus) lose(reason sources.Reason) {
-	o := &b.outage
+// lose suspends all devices, as the line itself is away. It is asked for again
+// when the link says, or after a back-off.
+func (b *Bus) lose(f failure) {
+	o, now := &b.outage, time.Now()
 	if !o.down {
 		o.down, o.backOff, o.since = true, firstReconnect, b.cfg.Clock.Now()
 		o.count++
@@ -167,12 +183,14 @@ func (b *Bus) lose(reason sources.Reason) {
 	} else {
 		o.backOff = min(2*o.backOff, mostReconnect)
 	}
-	o.retryAt = time.Now().Add(o.backOff)
+	if o.retryAt = f.retry; !f.retry.After(now) {
+		o.retryAt = now.Add(o.backOff)
+	}
 	for _, d := range b.devices {
 		if d.breaker.state != open {
-			b.suspend(d, reason)
+			b.suspend(d, f.reason)
 		}
-		d.breaker.reason = reason
+		d.breaker.reason = f.reason
 	}
 }
 
@@ -191,7 +209,7 @@ func (b *Bus) reconnect(ctx context.Context) {
 		return
 	}
 	if f.kind == down {
-		b.lose(f.reason)
+		b.lose(f)
 		return
 	}
 	o.down = false

@@ -2,9 +2,10 @@ package modbus
 
 import (
 	"errors"
-	"fmt"
+	"time"
 
 	"sluice/sources"
+	"sluice/sources/modbus/link"
 )
 
 // failure is the outcome of a request, as the scheduler has to tell them
@@ -12,7 +13,8 @@ import (
 type failure struct {
 	kind   outcome
 	reason sources.Reason
-	code   uint8 // of an exception
+	code   uint8     // of an exception
+	retry  time.Time // down: when the link tries again; may be zero
 }
 
 type outcome uint8
@@ -37,39 +39,28 @@ const (
 	lastRefusingException = illegalValue
 )
 
-// Exception is a reply that refuses the request.
-type Exception struct{ Function, Code byte }
-
-// Error returns the function and the exception code.
-func (e *Exception) Error() string {
-	return fmt.Sprintf("function %d: exception %d", e.Function, e.Code)
-}
-
-// What a Reader returns, wrapped, when no reply came in time, and when what
-// came was damaged or no reply to the request.
-var (
-	ErrTimeout = errors.New("no reply in time")
-	ErrFrame   = errors.New("damaged reply")
-)
-
 // errShort is a reply with fewer values than asked for.
 var errShort = errors.New("reply shorter than asked for")
 
 // classify sorts the error of a Reader. Errors of unknown kind count as a line
 // that is not there: nothing can be said about the device.
 func classify(err error) failure {
-	var exception *Exception
+	var exception *link.Exception
 	switch {
 	case err == nil:
 		return failure{kind: answered}
 	case errors.As(err, &exception):
 		return classifyException(exception.Code)
-	case errors.Is(err, ErrTimeout):
+	case errors.Is(err, link.ErrTimeout):
 		return failure{kind: silent, reason: sources.ReasonTimeout}
-	case errors.Is(err, ErrFrame), errors.Is(err, errShort):
+	case errors.Is(err, link.ErrFrame), errors.Is(err, errShort):
 		return failure{kind: silent, reason: sources.ReasonFrame}
 	}
-	return failure{kind: down, reason: sources.ReasonNotConnected}
+	f := failure{kind: down, reason: sources.ReasonNotConnected}
+	if gone := (*link.NotConnectedError)(nil); errors.As(err, &gone) {
+		f.retry = gone.Retry
+	}
+	return f
 }
 
 func classifyException(code uint8) failure {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/sources"
+	"sluice/sources/modbus/link"
 	"sluice/sources/register"
 )
 
@@ -38,6 +39,7 @@ type fakeUnit struct {
 	busyFor  int             // so many requests get exception 6
 	most     uint16          // registers a read; more get exception 3
 	garbled  bool
+	closes   bool // the gateway closes the connection
 	requests int
 	seen     []seenRead
 }
@@ -72,17 +74,20 @@ func (l *fakeLine) Read(ctx context.Context, unit uint8, t register.Table, addr,
 	if l.isDead(u, addr, quantity) {
 		time.Sleep(timeout)
 		l.deadBusy += time.Since(began)
-		return nil, ErrTimeout
+		return nil, link.ErrTimeout
 	}
 	time.Sleep(u.think + l.trip)
+	if u.closes {
+		return nil, &link.NotConnectedError{Target: "gateway", Retry: time.Now().Add(200 * time.Millisecond), Err: errBroken}
+	}
 	if code := u.refuses(addr, quantity); code != 0 {
 		time.Sleep(5*l.char + l.silent)
-		return nil, &Exception{Function: byte(t), Code: code}
+		return nil, &link.Exception{Function: byte(t), Code: code}
 	}
 	n := int(quantity)
 	time.Sleep(time.Duration(5+dataBytes(t, n))*l.char + l.silent)
 	if u.garbled {
-		return nil, ErrFrame
+		return nil, link.ErrFrame
 	}
 	return l.reply(t, addr, n), nil
 }

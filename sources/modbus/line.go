@@ -4,32 +4,24 @@ import (
 	"fmt"
 	"time"
 
+	"sluice/sources/modbus/link"
 	"sluice/sources/register"
-)
-
-// LineKind is the transport of a line.
-type LineKind uint8
-
-// The kinds of line.
-const (
-	Serial     LineKind = iota + 1 // RTU on a serial port
-	TCP                            // Modbus TCP
-	RTUOverTCP                     // RTU frames through a terminal server
 )
 
 // Line holds the figures of a line that the cost of a read is made of.
 //
-//	serial:  | request | silence | turn-around | reply | silence |
+//	serial:  | silence | request | turn-around | reply |
 //	TCP:     | request --------- round trip -------- reply |
 type Line struct {
-	Kind LineKind
+	Kind link.Kind
 	// Text names the speed as people do: "9600 8N1", "TCP".
 	Text string
 	// Char is the time one byte takes on the line. On TCP it stands for the
 	// work per byte at both ends.
 	Char time.Duration
-	// Silent is the silence that ends a frame (Modbus over Serial Line V1.02
-	// §2.5.1.1: 3.5 characters); 0 on TCP.
+	// Silent is the rest before a request: 3.5 characters (Modbus over Serial
+	// Line V1.02 §2.5.1.1) or the pause configured for the line, whichever is
+	// longer. What a unit waits before it replies is part of TurnAround.
 	Silent time.Duration
 	// TurnAround is what a device is thought to take from the end of a request
 	// to the beginning of its reply, until it has been measured. On TCP it is
@@ -55,13 +47,26 @@ func SerialLine(baud, bitsPerChar int, format string) Line {
 	if baud > 19200 {
 		silent = 1750 * time.Microsecond
 	}
-	return Line{Kind: Serial, Text: fmt.Sprintf("%d %s", baud, format), Char: char, Silent: silent,
+	return Line{Kind: link.KindSerial, Text: fmt.Sprintf("%d %s", baud, format), Char: char, Silent: silent,
 		TurnAround: serialTurnAround}
 }
 
 // TCPLine returns the figures of a TCP connection in a local network.
 func TCPLine() Line {
-	return Line{Kind: TCP, Text: "TCP", Char: tcpChar, TurnAround: tcpTurnAround}
+	return Line{Kind: link.KindTCP, Text: "TCP", Char: tcpChar, TurnAround: tcpTurnAround}
+}
+
+// LineOf returns the figures of the line that c describes, without opening it.
+func LineOf(c *link.Config) Line {
+	l := c.Line()
+	if l.Kind == link.KindTCP {
+		line := TCPLine()
+		line.Silent = l.Pause
+		return line
+	}
+	line := SerialLine(l.Baud, l.BitsPerChar, c.Format)
+	line.Kind, line.Silent = l.Kind, max(l.Silence, l.Pause)
+	return line
 }
 
 // Bytes on the line beside the data. RTU: unit, function, address, quantity,
@@ -84,12 +89,12 @@ func dataBytes(t register.Table, n int) int {
 // busy, without the device's turn-around.
 func (l Line) wire(t register.Table, n int) time.Duration {
 	bytes := dataBytes(t, n)
-	if l.Kind == TCP {
+	if l.Kind == link.KindTCP {
 		bytes += tcpRequest + tcpReply
 	} else {
 		bytes += rtuRequest + rtuReply
 	}
-	return time.Duration(bytes)*l.Char + 2*l.Silent
+	return time.Duration(bytes)*l.Char + l.Silent
 }
 
 // read returns the time of a whole read, with turn-around.

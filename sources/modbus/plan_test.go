@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/sources/modbus/link"
 	"sluice/sources/register"
 )
 
@@ -84,10 +85,10 @@ func wireTime(l Line, t register.Table, n int) time.Duration {
 	if t == register.Coil || t == register.DiscreteInput {
 		data = (n + 7) / 8
 	}
-	if l.Kind == TCP {
+	if l.Kind == link.KindTCP {
 		return time.Duration(12+9+data)*l.Char + l.TurnAround
 	}
-	return time.Duration(8+5+data)*l.Char + 2*l.Silent + l.TurnAround
+	return time.Duration(8+5+data)*l.Char + l.Silent + l.TurnAround
 }
 
 // bruteForce tries every way to divide points into reads, neighbours or not.

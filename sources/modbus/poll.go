@@ -46,7 +46,7 @@ func (b *Bus) step(ctx context.Context, j *job, now time.Time) {
 	}
 	if len(p.todo) > 0 {
 		s := p.todo[len(p.todo)-1]
-		data, f := b.read(ctx, j.dev, &j.points[s.first], s, b.patience(j, s))
+		data, f := b.read(ctx, j.dev, &j.points[s.first], s, b.patience(j))
 		if ctx.Err() != nil {
 			return
 		}
@@ -115,21 +115,15 @@ func (b *Bus) extent(j *job, first, last int, all bool) (addr, n uint16) {
 	return uint16(from), uint16(end - from)
 }
 
-// patience returns the timeout for s, the next span of j: what is configured,
+// patience returns the timeout for the next request of j: what is configured,
 // but for a device that has just failed to answer only what its replies took
 // so far.
-func (b *Bus) patience(j *job, s span) time.Duration {
+func (b *Bus) patience(j *job) time.Duration {
 	d := j.dev
 	if j.poll.attempts > 0 || d.breaker.failures > 0 {
-		return b.learnt(&d.around.estimate, d, j.points[s.first].Table, s.quantity)
+		return d.around.timeout(d.timeout())
 	}
 	return d.timeout()
-}
-
-// learnt returns a timeout for n values of t from d, whose turn-around is
-// thought to be e.
-func (b *Bus) learnt(e *estimate, d *device, t register.Table, n uint16) time.Duration {
-	return min(d.timeout(), b.cfg.Line.wire(t, int(n))+e.timeout(d.timeout()))
 }
 
 // read does one request, without the lock, and measures it.
@@ -160,6 +154,9 @@ func (b *Bus) read(ctx context.Context, d *device, pt *Point, s span, timeout ti
 		b.dead.refill(now)
 		if b.othersAlive(d) {
 			b.dead.spend(took)
+		}
+		if l, ok := b.cfg.Link.(resting); ok {
+			d.notBefore = later(d.notBefore, l.ReadyAt(unit))
 		}
 	}
 	return data, f
@@ -199,7 +196,11 @@ func (b *Bus) take(j *job, s span, data []byte, f failure) {
 		b.unanswered(j, s, f)
 		return
 	case down:
-		b.lose(f.reason)
+		if !b.hangsUp(j.dev, f) {
+			b.lose(f)
+			return
+		}
+		b.unanswered(j, s, f)
 		return
 	}
 	p.replies++

@@ -86,7 +86,7 @@ func (b *Bus) next(now time.Time) (*job, time.Time) {
 	for _, j := range b.jobs {
 		ready := j.release
 		if j.dev.breaker.state != open {
-			ready = later(ready, later(j.poll.notBefore, j.dev.notBefore))
+			ready = later(later(ready, b.hold), later(j.poll.notBefore, j.dev.notBefore))
 		}
 		if ready.After(now) {
 			if wake.IsZero() || ready.Before(wake) {
