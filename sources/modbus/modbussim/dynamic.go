@@ -1,9 +1,11 @@
 package modbussim
 
 import (
+	"encoding/binary"
 	"fmt"
 	"math"
 
+	"sluice/sources"
 	"sluice/sources/register"
 )
 
@@ -25,16 +27,30 @@ func (d *dynamicValue) take() []uint16 {
 	return d.value()
 }
 
+// SetPoint defines the registers of p and gives them the value v. An error
+// wraps register.ErrValue if v does not fit p.
+func (u *Unit) SetPoint(p register.Point, v sources.Value) error {
+	words, err := encode(p, v)
+	if err != nil {
+		return fmt.Errorf("set unit %d: %w", u.id, err)
+	}
+	return u.Set(p.Table, p.Address, words...)
+}
+
 // Generate defines the registers of p and lets g compute their raw value at
 // each read, rounded for integer types and held within the range of the type.
 // p may be of any type but text. All registers of a request are of one moment.
 func (u *Unit) Generate(p register.Point, g Generator) error {
-	words := encodeNumber(p, 0)
-	if words == nil {
-		return fmt.Errorf("generate in unit %d: type %d cannot be computed", u.id, p.Type)
+	words, err := encode(p, fit(p.Type, 0))
+	if err != nil {
+		return fmt.Errorf("generate in unit %d: %w", u.id, err)
 	}
 	return u.define(p.Table, p.Address, len(words), &dynamicValue{value: func() []uint16 {
-		return encodeNumber(p, g.At(max(0, u.server.cfg.Now().Sub(u.server.epoch))))
+		v := g.At(max(0, u.server.cfg.Now().Sub(u.server.epoch)))
+		if now, err := encode(p, fit(p.Type, v)); err == nil { // fit makes it fit
+			words = now
+		}
+		return words
 	}})
 }
 
@@ -67,70 +83,61 @@ func (u *Unit) define(t register.Table, addr uint16, quantity int, d *dynamicVal
 	return nil
 }
 
-// encodeNumber returns the registers of v as type and order of p say, or nil
-// for types that are no numbers. Integers are rounded and held in range.
-func encodeNumber(p register.Point, v float64) []uint16 {
-	size, bits := 1, uint64(0)
-	switch p.Type {
-	case register.Bool:
-		if v != 0 {
-			bits = 1
-		}
-	case register.Int16, register.SunSSF:
-		bits = uint64(int64(hold(v, math.MinInt16, math.MaxInt16)))
-	case register.Uint16, register.Bits16:
-		bits = uint64(hold(v, 0, math.MaxUint16))
-	case register.BCD16:
-		bits = bcd(uint64(hold(v, 0, 9999)))
-	case register.Int32:
-		size, bits = 2, uint64(int64(hold(v, math.MinInt32, math.MaxInt32)))
-	case register.Uint32, register.Bits32:
-		size, bits = 2, uint64(hold(v, 0, math.MaxUint32))
-	case register.BCD32:
-		size, bits = 2, bcd(uint64(hold(v, 0, 99999999)))
-	case register.Float32:
-		size, bits = 2, uint64(math.Float32bits(float32(v)))
-	case register.Int64:
-		size, bits = 4, uint64(int64(hold(v, math.MinInt64, 1<<63-1024)))
-	case register.Uint64:
-		size, bits = 4, uint64(hold(v, 0, 1<<64-2048))
-	case register.Float64:
-		size, bits = 4, math.Float64bits(v)
-	default:
-		return nil
+// encode returns the registers of v, for a table of bits one word 0 or 1.
+func encode(p register.Point, v sources.Value) ([]uint16, error) {
+	data, err := p.Encode(v)
+	if err != nil {
+		return nil, err
 	}
-	return arrange(bits, size, p.Order)
+	if p.Table.IsBit() {
+		return []uint16{uint16(data[0])}, nil
+	}
+	words := make([]uint16, len(data)/2)
+	for i := range words {
+		words[i] = binary.BigEndian.Uint16(data[2*i:])
+	}
+	return words, nil
 }
 
-// hold rounds v and keeps it between lowest and highest; NaN becomes lowest.
-func hold(v, lowest, highest float64) float64 {
+// fit returns v as a value that type t can hold: rounded and kept in the range
+// of integer types, within the finite numbers of floats. Texts get no value.
+func fit(t register.Type, v float64) sources.Value {
+	switch t {
+	case register.Bool:
+		return sources.Bool(v != 0)
+	case register.Int16:
+		return sources.Int64(int64(hold(v, math.MinInt16, math.MaxInt16)))
+	case register.SunSSF:
+		return sources.Int64(int64(hold(v, -10, 10)))
+	case register.Int32:
+		return sources.Int64(int64(hold(v, math.MinInt32, math.MaxInt32)))
+	case register.Int64: // the largest float64 below 2^63
+		return sources.Int64(int64(hold(v, math.MinInt64, 1<<63-1024)))
+	case register.Uint16, register.Bits16:
+		return sources.Uint64(uint64(hold(v, 0, math.MaxUint16)))
+	case register.Uint32, register.Bits32:
+		return sources.Uint64(uint64(hold(v, 0, math.MaxUint32)))
+	case register.Uint64: // the largest float64 below 2^64
+		return sources.Uint64(uint64(hold(v, 0, 1<<64-2048)))
+	case register.BCD16:
+		return sources.Uint64(uint64(hold(v, 0, 9999)))
+	case register.BCD32:
+		return sources.Uint64(uint64(hold(v, 0, 99999999)))
+	case register.Float32:
+		return sources.Float64(clamp(v, -math.MaxFloat32, math.MaxFloat32))
+	case register.Float64:
+		return sources.Float64(clamp(v, -math.MaxFloat64, math.MaxFloat64))
+	}
+	return sources.Value{}
+}
+
+// hold rounds v and keeps it between lowest and highest.
+func hold(v, lowest, highest float64) float64 { return clamp(math.Round(v), lowest, highest) }
+
+// clamp keeps v between lowest and highest; NaN becomes lowest.
+func clamp(v, lowest, highest float64) float64 {
 	if math.IsNaN(v) {
 		return lowest
 	}
-	return min(max(math.Round(v), lowest), highest)
-}
-
-// bcd returns n in binary coded decimals.
-func bcd(n uint64) (bits uint64) {
-	for shift := 0; n > 0; shift += 4 {
-		bits |= n % 10 << shift
-		n /= 10
-	}
-	return bits
-}
-
-// arrange returns the lowest size words of bits as they go over the wire.
-func arrange(bits uint64, size int, o register.Order) []uint16 {
-	words := make([]uint16, size)
-	for i := range words {
-		at := size - 1 - i
-		if o == register.CDAB || o == register.DCBA {
-			at = i
-		}
-		words[at] = uint16(bits >> (16 * i))
-		if o == register.BADC || o == register.DCBA {
-			words[at] = words[at]<<8 | words[at]>>8
-		}
-	}
-	return words
+	return min(max(v, lowest), highest)
 }

@@ -75,7 +75,7 @@ func (p *faultParser) parse() error {
 		p.fault.Unit = uint8(n)
 		p.next()
 	}
-	if t, found := parseTable(p.peek()); found {
+	if t, err := register.ParseTable(p.peek()); err == nil {
 		p.fault.Table = t
 		p.next()
 		if err := p.addresses(); err != nil {
@@ -186,16 +186,6 @@ func (p *faultParser) rate(value string) error {
 	}
 	p.fault.Rate = rate
 	return nil
-}
-
-// parseTable reads the word of a table, as register.Table.String writes it.
-func parseTable(word string) (register.Table, bool) {
-	for t := register.Coil; t <= register.InputRegister; t++ {
-		if t.String() == word {
-			return t, true
-		}
-	}
-	return 0, false
 }
 
 // parseWord reads 0 to 65535, decimal or with 0x.
