@@ -137,6 +137,8 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 	case packets.Connack:
 		if pk.ReasonCode == packets.CodeSuccess.Code {
 			pk.Properties.MaximumPacketSize = uint32(g.max) // [MQTT-3.2.2.3.6]
+		} else if g.checker.version < 5 {
+			pk.ReasonCode = returnCode(pk.ReasonCode)
 		}
 	case packets.Pubcomp:
 		if g.released {
@@ -145,6 +147,23 @@ func (h *hook) OnPacketEncode(cl *mqtt.Client, pk packets.Packet) packets.Packet
 		}
 	}
 	return pk
+}
+
+// returnCode translates an MQTT 5 reason of a CONNACK, of which mochi leaves
+// most as they are, to the MQTT 3.1.1 return code [MQTT-3.2.2-4].
+func returnCode(reason byte) byte {
+	switch reason {
+	case packets.ErrUnsupportedProtocolVersion.Code:
+		return packets.Err3UnsupportedProtocolVersion.Code
+	case packets.ErrClientIdentifierNotValid.Code:
+		return packets.Err3ClientIdentifierNotValid.Code
+	case packets.ErrBadUsernameOrPassword.Code, packets.ErrNotAuthorized.Code:
+		return packets.Err3NotAuthorized.Code
+	}
+	if reason < packets.ErrUnspecifiedError.Code {
+		return reason // it is one already
+	}
+	return packets.Err3ServerUnavailable.Code
 }
 
 // OnSubscribe lowers every filter to QoS 0 and notes what is asked for.

@@ -95,7 +95,7 @@ func (l *listener) local(conn net.Conn) bool {
 func (l *listener) opened(bound string) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.state = ListenerStats{Address: l.address.text, Bound: bound, Listening: true}
+	l.state = ListenerStats{Address: l.address.text, Bound: bound, Listening: true} // no error any more
 	l.log.Info("listening", "address", l.address.text, "bound", bound)
 }
 
