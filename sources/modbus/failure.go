@@ -45,10 +45,11 @@ var errShort = errors.New("reply shorter than asked for")
 // classify sorts the error of a Reader. Errors of unknown kind count as a line
 // that is not there: nothing can be said about the device.
 func classify(err error) failure {
+	if err == nil {
+		return failure{kind: answered}
+	}
 	var exception *link.Exception
 	switch {
-	case err == nil:
-		return failure{kind: answered}
 	case errors.As(err, &exception):
 		return classifyException(exception.Code)
 	case errors.Is(err, link.ErrTimeout):

@@ -7,8 +7,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
+	"sluice/sources"
 	"sluice/sources/modbus/link"
 	"sluice/sources/register"
 )
@@ -324,4 +326,29 @@ func BenchmarkPlan1000Points(b *testing.B) {
 	for b.Loop() {
 		p.plan(points, nil)
 	}
+}
+
+// TestThreeMetersAt9600 prints what three SDM630 on one line yield, polled as
+// fast as the line can; see the bar in the project's design.
+func TestThreeMetersAt9600(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		points := layouts()[0].points()
+		var devices []Device
+		units := map[uint8]*fakeUnit{}
+		for k := range 3 {
+			own := slices.Clone(points)
+			for i := range own {
+				own[i].Every = 100 * time.Millisecond
+			}
+			devices = append(devices, Device{Name: string(rune('a' + k)), Unit: uint8(k + 1), Points: own})
+			units[uint8(k+1)] = &fakeUnit{}
+		}
+		line := SerialLine(9600, 11, "8E1")
+		const run = 10 * time.Minute
+		values := 0
+		fake := &fakeLine{char: line.Char, silent: line.Silent, units: units}
+		bus, _ := benchEach(t, Config{Line: line, Devices: devices}, fake, run, func(s []sources.Sample) { values += len(s) })
+		t.Logf("%d float32 a meter, %d reads: %.0f values/s", len(points), bus.Stats().Devices[0].Groups[0].Reads,
+			float64(values)/run.Seconds())
+	})
 }
