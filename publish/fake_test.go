@@ -135,14 +135,11 @@ func (l *fakeLog) Ack(first, last uint64) error {
 	return nil
 }
 
-func (l *fakeLog) Pending() (uint64, int64) {
+func (l *fakeLog) pending() int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	n := len(l.recs) - l.ackedAll
-	return uint64(n), int64(n) * 40
+	return len(l.recs) - l.ackedAll
 }
-
-func (l *fakeLog) pending() int { n, _ := l.Pending(); return int(n) }
 
 // seqSession sends each record as a message with its Seq as payload.
 type seqSession struct {
@@ -500,7 +497,9 @@ func (r *rig) start() {
 		}
 	}
 	var err error
-	if r.up, err = New(r.cfg, r.log, r.session, Options{Site: "plant", MachineID: "m", Dial: r.broker.dial}); err != nil {
+	pending := func() (uint64, uint64, time.Time) { return uint64(r.log.pending()), 0, time.Time{} }
+	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending}
+	if r.up, err = New(r.cfg, r.log, r.session, o); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

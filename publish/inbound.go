@@ -1,9 +1,9 @@
 package publish
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -197,8 +197,9 @@ func earlier(a, b time.Time) time.Time {
 	return b
 }
 
-// isAlert reports whether err is an alert that the server sent in TLS.
+// isAlert reports whether err is an alert that the server sent in TLS; package
+// tls marks those so, and exports no type for them.
 func isAlert(err error) bool {
-	var alert tls.AlertError
-	return errors.As(err, &alert)
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "remote error"
 }

@@ -94,8 +94,8 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 		fail(StageLog, err)
 		return
 	}
-	if p, ok := u.log.(Pender); ok {
-		st.owed, _ = p.Pending()
+	if u.pending != nil {
+		st.owed, _, _ = u.pending()
 	}
 	var lanes sync.WaitGroup
 	idle := make(chan struct{})

@@ -90,11 +90,7 @@ func schemeFix(scheme string) string {
 func (c *Config) servers() ([]server, error) {
 	texts := c.Servers
 	if c.Host != "" {
-		host := c.Host
-		if c.Port != 0 {
-			host = net.JoinHostPort(strings.Trim(c.Host, "[]"), strconv.Itoa(c.Port))
-		}
-		texts = append([]string{host}, texts...)
+		texts = append([]string{c.hostAddress()}, texts...)
 	}
 	if len(texts) == 0 {
 		return nil, errors.New("no server")
@@ -107,4 +103,16 @@ func (c *Config) servers() ([]server, error) {
 		}
 	}
 	return list, nil
+}
+
+// hostAddress returns Host and Port as one, with brackets around IPv6.
+func (c *Config) hostAddress() string {
+	host := strings.Trim(c.Host, "[]")
+	if c.Port != 0 {
+		return net.JoinHostPort(host, strconv.Itoa(c.Port))
+	}
+	if strings.Contains(host, ":") {
+		return "[" + host + "]"
+	}
+	return host
 }

@@ -75,9 +75,10 @@ type Stats struct {
 
 // Backlog is what waits in the log for this upstream.
 type Backlog struct {
-	Known   bool   `json:"known"` // whether the Log can tell (see Pender)
-	Records uint64 `json:"records"`
-	Bytes   int64  `json:"bytes"`
+	Known   bool      `json:"known"` // see Options.Pending
+	Records uint64    `json:"records"`
+	Bytes   uint64    `json:"bytes"`
+	Oldest  time.Time `json:"oldest,omitzero"`
 	// Rate is how fast the backlog lane delivers, in records a second, and ETA
 	// how long the rest takes at that rate; 0 if nothing waits or moves.
 	Rate float64       `json:"rate"`
@@ -134,9 +135,9 @@ func (u *Upstream) Stats() Stats {
 	s.BytesIn, s.BytesOut = n.bytesIn, n.bytesOut
 	s.Latency, s.MaxLatency = n.latency, n.longest
 	s.Skipped, s.Unsent, s.Repeated = t.skipped, t.unsent, t.repeated
-	if p, ok := u.log.(Pender); ok {
+	if u.pending != nil {
 		s.Backlog.Known = true
-		s.Backlog.Records, s.Backlog.Bytes = p.Pending()
+		s.Backlog.Records, s.Backlog.Bytes, s.Backlog.Oldest = u.pending()
 	}
 	s.Backlog.Rate = rate
 	if rate > 0 {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -98,44 +99,66 @@ func (s *stream) next(ctx, reading context.Context, live bool) ([]mapping.Record
 	return recs, err
 }
 
+// ackRetry is how long a log that would not take an acknowledgement is left
+// alone.
+const ackRetry = time.Second
+
 // acknowledge hands commits to the log until the connection has ended, and
-// then the last of them.
+// then the last of them. A log that cannot take them, such as on a disk that
+// became read-only, does not stop the delivery: it is asked again, and at
+// worst the records are sent again.
 func (s *stream) acknowledge() {
+	retry := time.NewTimer(0)
+	defer retry.Stop()
+	failing := false
 	for {
 		ended := false
 		select {
 		case <-s.conn.commit:
+			if failing {
+				continue // at its own pace
+			}
+		case <-retry.C:
 		case <-s.conn.done:
 			ended = true
 		}
-		if err := s.ackAll(); err != nil {
-			s.up.logger.Error("acknowledge to the log", "error", err)
-			s.conn.stop(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
-			return
+		err := s.ackAll()
+		if err != nil {
+			s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
+			retry.Reset(ackRetry)
 		}
+		if err != nil && !failing {
+			s.up.logger.Error("the log takes no acknowledgement", "error", err)
+		}
+		failing = err != nil
 		if ended {
 			return
 		}
 	}
 }
 
+// ackAll hands over what is there. What the log did not take stays.
 func (s *stream) ackAll() error {
 	for kind := range laneCount {
-		s.conn.mu.Lock()
-		l := &s.conn.lanes[kind]
+		c := s.conn
+		c.mu.Lock()
+		l := &c.lanes[kind]
 		spans := l.commits
 		l.commits = nil
-		s.conn.mu.Unlock()
-		for _, span := range spans {
-			if err := s.up.log.Ack(span.first, span.last); err != nil {
+		c.mu.Unlock()
+		for i, span := range spans {
+			err := s.up.log.Ack(span.first, span.last)
+			c.mu.Lock()
+			if err != nil {
+				l.commits = append(slices.Clone(spans[i:]), l.commits...)
+				c.mu.Unlock()
 				return fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
 			}
-			s.conn.mu.Lock()
-			s.conn.counts.records += uint64(span.records)
+			c.counts.records += uint64(span.records)
 			if kind == laneBacklog {
-				s.conn.drained.add(span.records, time.Now())
+				c.drained.add(span.records, time.Now())
 			}
-			s.conn.mu.Unlock()
+			c.mu.Unlock()
 		}
 	}
 	return nil

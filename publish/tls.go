@@ -6,8 +6,10 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime/debug"
+	"syscall"
 	"time"
 )
 
@@ -115,6 +117,8 @@ func explainTLS(err error, now, build time.Time) string {
 		return fmt.Sprintf("the server's certificate is not for %s: %v; correct the host, or set tls.server_name", host.Host, err)
 	case errors.As(err, &unknown):
 		return fmt.Sprintf("the server's certificate is signed by nobody we trust: %v; set tls.ca", err)
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET):
+		return "the server ended the TLS handshake without a reason; does this port speak TLS (usually 8883)?"
 	case errors.As(err, &record):
 		return "the port does not speak TLS; use mqtt:// for this port, or the port for TLS (8883)"
 	}

@@ -31,6 +31,7 @@ type Upstream struct {
 	drain      rate
 	maxMessage int
 	perRecord  bool
+	pending    func() (records, bytes uint64, oldest time.Time)
 	servers    []candidate // used by Run only
 
 	sessionMu sync.Mutex        // guards session and what follows; never held while sending
@@ -71,6 +72,9 @@ type Options struct {
 	Build  time.Time
 	Dial   DialFunc     // nil dials TCP
 	Logger *slog.Logger // nil logs nothing
+	// Pending returns how much of the log has not been acknowledged, and when
+	// the oldest of it was recorded; nil if the log cannot tell.
+	Pending func() (records, bytes uint64, oldest time.Time)
 }
 
 // perRecorder is a Session whose Encode may be called for each record alone.
@@ -83,11 +87,6 @@ type perRecorder interface{ PerRecord() bool }
 // later connections.
 type DeviceSession interface {
 	SetDevice(sources.DeviceState) ([]mapping.Message, error)
-}
-
-// Pender is a Log that knows how much of it has not been acknowledged.
-type Pender interface {
-	Pending() (records uint64, bytes int64)
 }
 
 // New makes an upstream; it opens nothing. cfg must have passed Validate.
@@ -126,6 +125,7 @@ func (u *Upstream) setOptions(o Options) error {
 	if u.logger == nil {
 		u.logger = slog.New(slog.DiscardHandler)
 	}
+	u.pending = o.Pending
 	u.logger = u.logger.With("upstream", u.cfg.Name)
 	if u.clientID == "" {
 		machine := o.MachineID

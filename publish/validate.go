@@ -80,7 +80,10 @@ func (c *Config) validateServers(p *problems) {
 		return
 	}
 	if c.Host != "" {
-		p.between("port", c.Port, 0, 65535)
+		if _, err := parseServer(c.hostAddress(), c.TLS != nil); err != nil {
+			problem := err.(*serverProblem)
+			p.add("host", problem.message, problem.fix)
+		}
 	}
 	secure, plain := 0, 0
 	for i, text := range c.Servers {
@@ -124,27 +127,26 @@ func (c *Config) validateCredentials(p *problems) {
 			p.add("tls", "cert and key belong together", "give both files, or none")
 		}
 		checkSecretFile(p, "tls.key", t.Key)
-		for field, name := range map[string]string{"tls.ca": t.CA, "tls.cert": t.Cert} {
-			if filepath.IsAbs(name) {
-				if _, err := os.Stat(name); err != nil {
-					p.warn(field, fmt.Sprintf("cannot find %s now; the upstream waits until it is there", name), "check the path")
-				}
-			}
-		}
+		checkFile(p, "tls.ca", t.CA)
+		checkFile(p, "tls.cert", t.Cert)
 	}
 }
 
-// checkSecretFile refuses a file that others can read. One that is missing is
-// a warning: it may be put there later, and is read at every connect.
-func checkSecretFile(p *problems, field, name string) {
+// checkFile warns about a file that is missing: it may be put there later, and
+// is read at every connect.
+func checkFile(p *problems, field, name string) {
 	if !filepath.IsAbs(name) {
 		return
 	}
-	info, err := os.Stat(name)
-	switch {
-	case err != nil:
+	if _, err := os.Stat(name); err != nil {
 		p.warn(field, fmt.Sprintf("cannot find %s now; the upstream waits until it is there", name), "check the path")
-	case info.Mode().Perm()&0o077 != 0:
+	}
+}
+
+// checkSecretFile also refuses a file that others can read.
+func checkSecretFile(p *problems, field, name string) {
+	checkFile(p, field, name)
+	if info, err := os.Stat(name); filepath.IsAbs(name) && err == nil && info.Mode().Perm()&0o077 != 0 {
 		p.add(field, fmt.Sprintf("%s has mode %04o: others can read it", name, info.Mode().Perm()), "chmod 0600 "+name)
 	}
 }
@@ -210,11 +212,8 @@ func (c *Config) validateStatus(p *problems) {
 	s := &c.Status
 	p.oneOf("status.payload", s.Payload, "json", "text")
 	p.between("status.qos", s.QoS, 0, 2)
-	for field, topic := range map[string]string{"status.topic": s.Topic, "status.device_topic": s.DeviceTopic} {
-		if topic == "" || strings.ContainsAny(topic, "+#") {
-			p.add(field, fmt.Sprintf("%q is not a topic to publish to", topic), "use plain levels, {site} and {device}, or status: {off: true}")
-		}
-	}
+	checkTopic(p, "status.topic", s.Topic)
+	checkTopic(p, "status.device_topic", s.DeviceTopic)
 	if !strings.Contains(s.DeviceTopic, "{device}") {
 		p.add("status.device_topic", "all devices would share one status topic", "put {device} into it")
 	}
@@ -223,6 +222,12 @@ func (c *Config) validateStatus(p *problems) {
 	}
 	if !s.Retain {
 		p.warn("status.retain", "without retain a new subscriber does not learn the status until it changes", "remove retain: false")
+	}
+}
+
+func checkTopic(p *problems, field, topic string) {
+	if topic == "" || strings.ContainsAny(topic, "+#") { // [MQTT-3.3.2-2]
+		p.add(field, fmt.Sprintf("%q is not a topic to publish to", topic), "use plain levels, {site} and {device}, or status: {off: true}")
 	}
 }
 
