@@ -64,11 +64,11 @@ func TestDeviceGoesAndComes(t *testing.T) {
 		var badAt []time.Duration
 		var goodAgain time.Duration
 		_, count := benchDuring(t, Config{Line: TCPLine(), Devices: devices}, tcp(units), 20*time.Minute,
-			func() {
+			func(change func(func())) {
 				time.Sleep(time.Minute)
-				units[3].dead = true
+				change(func() { units[3].dead = true })
 				time.Sleep(10 * time.Minute)
-				units[3].dead = false
+				change(func() { units[3].dead = false })
 			},
 			func(samples []sources.Sample) {
 				if samples[0].Point != 2000 {
@@ -115,12 +115,12 @@ func TestRetries(t *testing.T) {
 		unit := &fakeUnit{}
 		bus, count := bench(t, Config{Line: TCPLine(), Devices: []Device{
 			{Name: "a", Unit: 1, Retries: 2, Points: uints(0, 0, 5, 1, 5*time.Second)}}},
-			tcp(map[uint8]*fakeUnit{1: unit}), time.Minute, func() {
+			tcp(map[uint8]*fakeUnit{1: unit}), time.Minute, func(change func(func())) {
 				for range 10 {
 					time.Sleep(5*time.Second - time.Millisecond)
-					unit.dead = true // for the poll that comes now
+					change(func() { unit.dead = true }) // for the poll that comes now
 					time.Sleep(600 * time.Millisecond)
-					unit.dead = false
+					change(func() { unit.dead = false })
 				}
 			})
 		if s := bus.Stats().Devices[0]; count.bad[0] != 0 || s.Failed == 0 || s.Opened != 0 {
@@ -155,13 +155,11 @@ func TestOutageOfTheLine(t *testing.T) {
 		start := time.Now()
 		back := map[uint32]time.Duration{}
 		var asked int
-		bus, count := benchDuring(t, Config{Line: TCPLine(), Devices: devices}, line, 15*time.Minute, func() {
+		bus, count := benchDuring(t, Config{Line: TCPLine(), Devices: devices}, line, 15*time.Minute, func(change func(func())) {
 			time.Sleep(time.Minute)
-			line.broken = true
-			before := line.reads
+			change(func() { line.broken, asked = true, -line.reads })
 			time.Sleep(10 * time.Minute)
-			asked = line.reads - before
-			line.broken = false
+			change(func() { line.broken, asked = false, asked+line.reads })
 		}, func(samples []sources.Sample) {
 			if at := time.Since(start); at > 11*time.Minute && samples[0].Quality == sources.Good &&
 				back[samples[0].Point] == 0 {

@@ -53,11 +53,13 @@ func TestDeadUnitsCostLittle(t *testing.T) {
 						units[uint8(10-k)].dead = false
 					}
 				}
-				bus, count := bench(t, Config{Line: c.fig, Devices: devices}, line, run, func() {
+				bus, count := bench(t, Config{Line: c.fig, Devices: devices}, line, run, func(change func(func())) {
 					time.Sleep(c.after)
-					for k := range c.dead {
-						units[uint8(10-k)].dead = true
-					}
+					change(func() {
+						for k := range c.dead {
+							units[uint8(10-k)].dead = true
+						}
+					})
 				})
 				due := float64(run / c.every)
 				worst := 1.0

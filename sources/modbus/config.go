@@ -157,10 +157,10 @@ func (c *Config) validate() error {
 	if c.Clock == nil {
 		errs = append(errs, fmt.Errorf("bus %s has no clock", c.Name))
 	}
-	return errors.Join(append(errs, validateDevices(c.Devices))...)
+	return errors.Join(append(errs, validateDevices(c.Line, c.Devices))...)
 }
 
-func validateDevices(devices []Device) error {
+func validateDevices(line Line, devices []Device) error {
 	var errs []error
 	seen := make(map[string]bool, len(devices))
 	for i := range devices {
@@ -169,6 +169,9 @@ func validateDevices(devices []Device) error {
 			errs = append(errs, fmt.Errorf("device %d: name %q is empty or used twice", i, d.Name))
 		}
 		seen[d.Name] = true
+		if err := line.checkUnit(d.Unit); err != nil {
+			errs = append(errs, fmt.Errorf("device %s: %w", d.Name, err))
+		}
 		if err := d.validate(); err != nil {
 			errs = append(errs, fmt.Errorf("device %s: %w", d.Name, err))
 		}

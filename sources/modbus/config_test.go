@@ -30,6 +30,7 @@ func TestConfigErrors(t *testing.T) {
 			Points: with(func(p *Point) { p.Type = register.Int64 })}},
 		{"forbidden", "forbidden range 0..5", Device{Quirks: Quirks{Forbidden: []Range{{register.HoldingRegister, 0, 5}}},
 			Points: with(func(*Point) {})}},
+		{"unit", "unit id 248", Device{Unit: 248}},
 		{"retries", "retries 11", Device{Retries: 11}},
 		{"negative", "negative", Device{Timeout: -1}},
 		{"limits", "negative", Device{Quirks: Quirks{MaxGap: -2}}},
@@ -37,6 +38,7 @@ func TestConfigErrors(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.device.Name = "meter"
+			c.device.Unit = max(1, c.device.Unit)
 			_, err := New(Config{Name: "b", Link: &fakeLine{}, Clock: fakeClock{}, Devices: []Device{c.device}})
 			if err == nil || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), "meter") {
 				t.Errorf("error %v, want %q", err, c.want)

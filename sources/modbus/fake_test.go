@@ -26,6 +26,7 @@ type fakeLine struct {
 	busy, deadBusy time.Duration
 	reads          int
 	concurrent     sync.Mutex // to catch two reads at once
+	mu             sync.Mutex // guards all else; not held while time passes
 	buf            []byte
 }
 
@@ -56,11 +57,13 @@ func (l *fakeLine) Read(ctx context.Context, unit uint8, t register.Table, addr,
 		panic("two reads at once")
 	}
 	defer l.concurrent.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	began := time.Now()
 	defer func() { l.busy += time.Since(began) }()
 	l.reads++
 	if l.broken {
-		time.Sleep(l.dialTime)
+		l.sleep(l.dialTime)
 		return nil, errBroken
 	}
 	u := l.units[unit]
@@ -70,26 +73,39 @@ func (l *fakeLine) Read(ctx context.Context, unit uint8, t register.Table, addr,
 	}
 	u.requests++
 	u.seen = append(u.seen, seenRead{began, addr, quantity, timeout})
-	time.Sleep(8*l.char + l.silent)
+	l.sleep(8*l.char + l.silent)
 	if l.isDead(u, addr, quantity) {
-		time.Sleep(timeout)
+		l.sleep(timeout)
 		l.deadBusy += time.Since(began)
 		return nil, link.ErrTimeout
 	}
-	time.Sleep(u.think + l.trip)
+	l.sleep(u.think + l.trip)
 	if u.closes {
 		return nil, &link.NotConnectedError{Target: "gateway", Retry: time.Now().Add(200 * time.Millisecond), Err: errBroken}
 	}
 	if code := u.refuses(addr, quantity); code != 0 {
-		time.Sleep(5*l.char + l.silent)
+		l.sleep(5*l.char + l.silent)
 		return nil, &link.Exception{Function: byte(t), Code: code}
 	}
 	n := int(quantity)
-	time.Sleep(time.Duration(5+dataBytes(t, n))*l.char + l.silent)
+	l.sleep(time.Duration(5+dataBytes(t, n))*l.char + l.silent)
 	if u.garbled {
 		return nil, link.ErrFrame
 	}
 	return l.reply(t, addr, n), nil
+}
+
+func (l *fakeLine) sleep(d time.Duration) {
+	l.mu.Unlock()
+	time.Sleep(d)
+	l.mu.Lock()
+}
+
+// change changes units or the line while reads are going on.
+func (l *fakeLine) change(f func()) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f()
 }
 
 func (l *fakeLine) isDead(u *fakeUnit, addr, quantity uint16) bool {
@@ -189,8 +205,8 @@ func (c *counter) deliver(samples []sources.Sample) error {
 }
 
 // bench runs a Bus with cfg on line for d of virtual time, inside a bubble.
-// during is called after the start and may change the line at times.
-func bench(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func()) (*Bus, *counter) {
+// during is called after the start; it changes the line by way of change.
+func bench(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(change func(func()))) (*Bus, *counter) {
 	t.Helper()
 	return run(t, cfg, line, d, during, nil)
 }
@@ -203,7 +219,7 @@ func benchEach(t *testing.T, cfg Config, line *fakeLine, d time.Duration,
 }
 
 // benchDuring is both.
-func benchDuring(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(),
+func benchDuring(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(change func(func())),
 	each func([]sources.Sample)) (*Bus, *counter) {
 	t.Helper()
 	return run(t, cfg, line, d, during, each)
@@ -213,7 +229,7 @@ func contextFor(t *testing.T, d time.Duration) (context.Context, context.CancelF
 	return context.WithTimeout(t.Context(), d)
 }
 
-func run(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(),
+func run(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(change func(func())),
 	each func([]sources.Sample)) (*Bus, *counter) {
 	t.Helper()
 	count := newCounter(t)
@@ -229,7 +245,7 @@ func run(t *testing.T, cfg Config, line *fakeLine, d time.Duration, during func(
 	done := make(chan error)
 	go func() { done <- bus.Run(ctx, count.deliver) }()
 	if during != nil {
-		during()
+		during(line.change)
 	}
 	if err := <-done; err != nil {
 		t.Fatal(err)

@@ -43,7 +43,7 @@ type GroupForecast struct {
 // of the bus. It is what a Bus with the same configuration starts with. The
 // error names every device and point that cannot be read.
 func Plan(line Line, devices []Device) (*Forecast, error) {
-	if err := validateDevices(devices); err != nil {
+	if err := validateDevices(line, devices); err != nil {
 		return nil, err
 	}
 	f := &Forecast{Line: line}

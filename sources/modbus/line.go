@@ -97,6 +97,16 @@ func (l Line) wire(t register.Table, n int) time.Duration {
 	return time.Duration(bytes)*l.Char + l.Silent
 }
 
+// checkUnit says whether a unit id can be read on the line: 1 to 247 on a
+// serial line (Modbus over Serial Line V1.02 §2.2), where 0 is a broadcast;
+// any on TCP.
+func (l Line) checkUnit(unit uint8) error {
+	if l.Kind != link.KindTCP && (unit < 1 || unit > 247) {
+		return fmt.Errorf("unit id %d is not 1 to 247", unit)
+	}
+	return nil
+}
+
 // read returns the time of a whole read, with turn-around.
 func (l Line) read(t register.Table, n int, turnAround time.Duration) time.Duration {
 	return l.wire(t, n) + turnAround

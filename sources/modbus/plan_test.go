@@ -18,7 +18,7 @@ import (
 // TestPlanEqualsBruteForce: no way to divide a small set of points into reads
 // takes less time than the plan, for 10,000 random sets with random quirks.
 func TestPlanEqualsBruteForce(t *testing.T) {
-	sets, largest := 10_000, 7
+	sets, largest := 10_000, 6
 	if os.Getenv("SLUICE_TORTURE") != "" {
 		sets, largest = 100_000, 8
 	}

@@ -118,9 +118,9 @@ func TestRefusedPointComesBack(t *testing.T) {
 		unit := &fakeUnit{code: 2}
 		_, count := bench(t, Config{Line: TCPLine(),
 			Devices: []Device{{Name: "plc", Unit: 1, Points: uints(0, 0, 10, 1, time.Second)}}},
-			tcp(map[uint8]*fakeUnit{1: unit}), time.Minute, func() {
+			tcp(map[uint8]*fakeUnit{1: unit}), time.Minute, func(change func(func())) {
 				time.Sleep(5 * time.Second)
-				unit.code = 0
+				change(func() { unit.code = 0 })
 			})
 		if count.good[3] < 45 {
 			t.Errorf("%d good polls of the 55 after the device had started", count.good[3])
@@ -143,8 +143,8 @@ func TestRefusedPointComesBack(t *testing.T) {
 	})
 }
 
-// TestIllegalFunction: a table the device does not have costs its points only,
-// with one request.
+// TestOtherExceptions: they stay with the points, or with the device where a
+// gateway cannot reach it, and cost no halving.
 func TestOtherExceptions(t *testing.T) {
 	for _, code := range []byte{1, 4, 7, 10, 11} {
 		synctest.Test(t, func(t *testing.T) {

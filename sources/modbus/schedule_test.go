@@ -131,13 +131,16 @@ func TestOverloadEnds(t *testing.T) {
 			u.think = 400 * time.Millisecond
 		}
 		var before [10]int
-		bench(t, Config{Line: SerialLine(9600, 10, "8N1"), Devices: devices}, serial9600(units), time.Hour+time.Minute, func() {
-			time.Sleep(time.Hour)
-			for k, u := range units {
-				u.think = 5 * time.Millisecond
-				before[k-1] = len(u.seen)
-			}
-		})
+		bench(t, Config{Line: SerialLine(9600, 10, "8N1"), Devices: devices}, serial9600(units), time.Hour+time.Minute,
+			func(change func(func())) {
+				time.Sleep(time.Hour)
+				change(func() {
+					for k, u := range units {
+						u.think = 5 * time.Millisecond
+						before[k-1] = len(u.seen)
+					}
+				})
+			})
 		for k := range 10 {
 			if n := len(units[uint8(k+1)].seen) - before[k]; n < 58 {
 				t.Errorf("unit %d: %d polls in the minute after the overload", k+1, n)
@@ -204,6 +207,46 @@ func TestDeliverErrorIsCounted(t *testing.T) {
 		}
 		if s := bus.Stats(); calls < 59 || s.NotTaken != uint64(calls) {
 			t.Errorf("%d calls, %d counted", calls, s.NotTaken)
+		}
+	})
+}
+
+// TestStatsWhileRunning: Stats may be called at any time, and its figures agree
+// with what the far end saw.
+func TestStatsWhileRunning(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		devices, units := tenUnits(20, time.Second, 1)
+		line := serial9600(units)
+		bus, err := New(Config{Name: "b", Link: line, Line: SerialLine(9600, 10, "8N1"), Clock: fakeClock{}, Devices: devices})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := bus.Stats(); len(s.Devices) != 10 || s.Devices[0].State != "unknown" || !s.Since.IsZero() {
+			t.Errorf("before the start: %+v", s)
+		}
+		ctx, cancel := contextFor(t, 10*time.Minute)
+		defer cancel()
+		done := make(chan error)
+		go func() { done <- bus.Run(ctx, func([]sources.Sample) error { return nil }) }()
+		for range 500 {
+			time.Sleep(time.Second)
+			bus.Stats()
+		}
+		if err := <-done; err != nil {
+			t.Fatal(err)
+		}
+		s := bus.Stats()
+		busy := float64(line.busy) / float64(10*time.Minute)
+		if math.Abs(s.LoadTotal-busy) > 0.01 || math.Abs(s.Load-busy) > 0.1 {
+			t.Errorf("load %.3f, smoothed %.3f, the line says %.3f", s.LoadTotal, s.Load, busy)
+		}
+		for k, d := range s.Devices {
+			if u := units[uint8(k+1)]; d.Requests != uint64(u.requests) || u.dead != (d.State == "offline") {
+				t.Errorf("%s is %s after %d requests, the unit says %d", d.Name, d.State, d.Requests, u.requests)
+			}
+			if d.State == "online" && (d.TurnAround-20*time.Millisecond).Abs() > 5*time.Millisecond {
+				t.Errorf("%s: turn-around %v", d.Name, d.TurnAround)
+			}
 		}
 	})
 }
