@@ -83,7 +83,7 @@ func (s *Spool) hasRoom() bool {
 	if s.cfg.Level == Memory {
 		return s.tail.bytes < int(s.cfg.Max)
 	}
-	return s.unwrittenBytes() < maxUnwritten
+	return s.unwrittenBytes() < min(maxUnwritten, int(s.cfg.Max))
 }
 
 // unwrittenBytes bounds from above what waits for the disk. s.mu is held.
@@ -114,16 +114,18 @@ func (s *Spool) prepare(n uint64, wants bool) error {
 	if s.cfg.Level == Memory {
 		return s.dropOldestChunk()
 	}
-	if err := s.flush(true); err != nil {
-		return err
-	}
+	err := s.flush(true)
+	s.note(err)
 	s.evict()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.hasRoom() { // cannot be after a flush, but must not loop
-		return diskError("write", s.dir, errors.New("records wait in memory"))
+	if s.hasRoom() {
+		return nil // also after an error: what it got rid of made room
 	}
-	return nil
+	if err == nil { // cannot be, but must not loop
+		err = diskError("write", s.dir, errors.New("records wait in memory"))
+	}
+	return err
 }
 
 // encode appends recs to the tail as one frame. s.mu is held.
@@ -132,7 +134,7 @@ func (s *Spool) encode(recs []mapping.Record) error {
 		s.dict = newDictionary()
 	}
 	first := s.nextSeq
-	s.tail.spare = appendBatch(s.tail.spare[:0], recs, first, s.dict, s.salt)
+	s.tail.spare = appendBatch(s.tail.spare[:0], recs, first, first-1-min(s.synced, first-1), s.dict, s.salt)
 	frame := s.tail.spare
 	if cap(s.tail.spare) > 4*chunkSize {
 		s.tail.spare = nil // one large frame must not cost memory for ever
@@ -177,13 +179,11 @@ func (s *Spool) settle(target uint64, n int) error {
 	if !done {
 		err = s.flush(s.cfg.Level.synced())
 		s.note(err)
-		if errors.Is(err, ErrFull) {
-			err = s.keepWritten(err)
-		}
 		s.mu.Lock()
-		if err == nil {
-			s.promise(s.written)
-		} else {
+		if err == nil || errors.Is(err, ErrFull) {
+			s.promise(s.written) // all, or what found its place before it was full
+		}
+		if err != nil {
 			s.withdraw(err)
 			_, err = s.outcome(target)
 		}
@@ -200,21 +200,6 @@ func (s *Spool) settle(target uint64, n int) error {
 		return s.refuse(n, err)
 	}
 	return nil
-}
-
-// keepWritten promises the frames that found their place before the log was
-// full, and returns full, or what kept them from it.
-func (s *Spool) keepWritten(full error) error {
-	if s.cfg.Level.synced() {
-		if err := s.syncActive(); err != nil {
-			s.abandon(err)
-			return err
-		}
-	}
-	s.mu.Lock()
-	s.promise(s.written)
-	s.mu.Unlock()
-	return full
 }
 
 // outcome tells what became of the frame that ends at target. s.mu is held.

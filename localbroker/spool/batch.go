@@ -12,10 +12,15 @@ import (
 
 // A batch is the body of a frame that holds one Append:
 //
-//	┌───────────┬─────────┬──────┬────────┬─────┬─────┐
-//	│ first seq │ count   │ wall │ mono   │ run │ ... │
-//	│ uvarint   │ uvarint │ i64  │ varint │     │     │
-//	└───────────┴─────────┴──────┴────────┴─────┴─────┘
+//	┌───────────┬─────────┬──────────┬──────┬────────┬─────┬─────┐
+//	│ first seq │ count   │ unsynced │ wall │ mono   │ run │ ... │
+//	│ uvarint   │ uvarint │ uvarint  │ i64  │ varint │     │     │
+//	└───────────┴─────────┴──────────┴──────┴────────┴─────┴─────┘
+//
+// unsynced is how many seqs before first were not known to be durable when the
+// batch was encoded: those further back were, so if one of them is not there,
+// it is damage and not the tail that a power cut tears.
+//
 //	run:     kind u8, count uvarint, then that many entries of the kind
 //	sample:  control u8 [id varint] [stamp] [quality u8, reason u8] value
 //	message: flags u8 [stamp] topic (uvarint, bytes) payload (uvarint, bytes)
@@ -73,11 +78,12 @@ func runKind(r *mapping.Record) byte {
 }
 
 // appendBatch appends the frame of one Append to dst. recs have been checked.
-func appendBatch(dst []byte, recs []mapping.Record, first uint64, dict *dictionary, salt uint32) []byte {
+func appendBatch(dst []byte, recs []mapping.Record, first, unsynced uint64, dict *dictionary, salt uint32) []byte {
 	start := len(dst)
 	e := encoder{dst: openFrame(dst, frameBatch), prev: recs[0].Stamp, id: -1, dict: dict}
 	e.dst = binary.AppendUvarint(e.dst, first)
 	e.dst = binary.AppendUvarint(e.dst, uint64(len(recs)))
+	e.dst = binary.AppendUvarint(e.dst, unsynced)
 	e.dst = binary.LittleEndian.AppendUint64(e.dst, uint64(e.prev.Wall))
 	e.dst = binary.AppendVarint(e.dst, e.prev.Mono)
 	for i := 0; i < len(recs); {
@@ -251,6 +257,7 @@ func (b *batchDecoder) decode(body []byte, points []*mapping.Point) error {
 		return fmt.Errorf("decode batch: %w", errBody)
 	}
 	d := decoder{b: body}
+	d.uvarint()
 	d.uvarint()
 	d.uvarint()
 	b.prev = sources.Stamp{Wall: int64(d.u64())}

@@ -126,6 +126,10 @@ func (c *Config) Validate() []configs.FieldError {
 	return errs
 }
 
+// Effective returns c with the sizes worked out that depend on others: what
+// Open uses and `check` shows.
+func (c Config) Effective() Config { return c.resolved() }
+
 // resolved returns c with the sizes that depend on others filled in.
 func (c Config) resolved() Config {
 	if c.Max == 0 {

@@ -338,7 +338,7 @@ func (c *Cursor) readSegment(l *lane, p *place, max int) (time.Duration, error) 
 			return wait, nil
 		}
 		if wait < 0 {
-			c.s.foundDamage(damage{seg: r.seg, offset: r.at, lost: r.seqs})
+			c.s.foundDamage(damage{seg: r.seg, offset: r.frameAt, lost: r.seqs})
 			return 0, c.again(l)
 		}
 		p.pos = r.seqs.last + 1

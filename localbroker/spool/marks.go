@@ -10,20 +10,21 @@ import (
 // header is the body of the first frame of a segment. It is also the record
 // of a boot: which boot of the machine wrote the segment.
 //
-//	0        8      12          20         28     36     44     52      53
-//	┌────────┬──────┬───────────┬──────────┬──────┬──────┬──────┬───────┬────────┐
-//	│ number │ salt │ first seq │ prev end │ boot │ wall │ mono │ flags │ offset │
-//	│ u64    │ u32  │ u64       │ u64      │ u64  │ i64  │ i64  │ u8    │ i64    │
-//	└────────┴──────┴───────────┴──────────┴──────┴──────┴──────┴───────┴────────┘
+//	0        8      12          20           28         36     44     52     60      61
+//	┌────────┬──────┬───────────┬────────────┬──────────┬──────┬──────┬──────┬───────┬────────┐
+//	│ number │ salt │ first seq │ prev first │ prev end │ boot │ wall │ mono │ flags │ offset │
+//	│ u64    │ u32  │ u64       │ u64        │ u64      │ u64  │ i64  │ i64  │ u8    │ i64    │
+//	└────────┴──────┴───────────┴────────────┴──────────┴──────┴──────┴──────┴───────┴────────┘
 //
-// prev end is the last seq of the segment before; what that segment holds
-// beyond it is void. offset is wall minus mono, once the clock could be
-// trusted (flag 2). The header's own frame has salt 0.
+// prev first and prev end are the seqs of the segment before; what that
+// segment holds beyond prev end is void, and if it is missing one knows what
+// was in it. offset is wall minus mono, once the clock could be trusted (flag
+// 2). The header's own frame has salt 0.
 type header struct {
 	number   uint64
 	salt     uint32
 	first    uint64
-	prevEnd  uint64
+	prev     seqRange // 0..0 if there was none
 	boot     uint64
 	stamp    sources.Stamp
 	known    bool // offset is known
@@ -31,7 +32,7 @@ type header struct {
 	fromName bool // read from the file name, as the frame is damaged
 }
 
-const headerSize = 61
+const headerSize = 69
 
 const (
 	flagStampTrusted = 1
@@ -41,7 +42,7 @@ const (
 func (h *header) append(dst []byte) []byte {
 	dst = binary.LittleEndian.AppendUint64(dst, h.number)
 	dst = binary.LittleEndian.AppendUint32(dst, h.salt)
-	for _, v := range [...]uint64{h.first, h.prevEnd, h.boot, uint64(h.stamp.Wall), uint64(h.stamp.Mono)} {
+	for _, v := range [...]uint64{h.first, h.prev.first, h.prev.last, h.boot, uint64(h.stamp.Wall), uint64(h.stamp.Mono)} {
 		dst = binary.LittleEndian.AppendUint64(dst, v)
 	}
 	var flags byte
@@ -55,12 +56,13 @@ func (h *header) append(dst []byte) []byte {
 }
 
 func (h *header) decode(d *decoder) error {
-	h.number, h.salt, h.first, h.prevEnd, h.boot = d.u64(), d.u32(), d.u64(), d.u64(), d.u64()
+	h.number, h.salt, h.first = d.u64(), d.u32(), d.u64()
+	h.prev.first, h.prev.last, h.boot = d.u64(), d.u64(), d.u64()
 	h.stamp.Wall, h.stamp.Mono = int64(d.u64()), int64(d.u64())
 	flags := d.byte()
 	h.offset = int64(d.u64())
 	h.stamp.Trusted, h.known = flags&flagStampTrusted != 0, flags&flagOffsetKnown != 0
-	if d.bad || h.first == 0 || h.first >= 1<<62 || h.prevEnd >= h.first || flags > 3 {
+	if d.bad || h.first == 0 || h.first >= 1<<62 || h.prev.last >= h.first || h.prev.first > h.prev.last || flags > 3 {
 		return fmt.Errorf("decode segment header: %w", errBody)
 	}
 	return nil
@@ -76,7 +78,7 @@ func parseFileName(name string) (h header, ok bool) {
 	if err != nil || n != 3 || h.fileName() != name || h.first == 0 || h.first >= 1<<62 {
 		return header{}, false
 	}
-	h.prevEnd, h.fromName = h.first-1, true
+	h.fromName = true
 	return h, true
 }
 
@@ -84,10 +86,10 @@ func parseFileName(name string) (h header, ok bool) {
 // size and stands at the end of the file, so that a start need not read the
 // segment.
 //
-//	0             61         69           77       109     110
+//	0             69         77           85       117     118
 //	┌─────────────┬──────────┬────────────┬────────┬───────┬────────┐
 //	│ header copy │ last seq │ dictionary │ stamps │ flags │ points │
-//	│ 61 B        │ u64      │ u64 offset │ 4 × i64│ u8    │ u32    │
+//	│ 69 B        │ u64      │ u64 offset │ 4 × i64│ u8    │ u32    │
 //	└─────────────┴──────────┴────────────┴────────┴───────┴────────┘
 //
 // stamps are wall and mono of the first and of the last record.
@@ -103,7 +105,7 @@ type footer struct {
 type span struct{ first, last sources.Stamp }
 
 const (
-	footerBodySize  = 114
+	footerBodySize  = 122
 	footerFrameSize = frameHeaderSize + footerBodySize
 )
 

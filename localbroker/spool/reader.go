@@ -44,6 +44,7 @@ type segmentReader struct {
 	toEnd    bool // the last record must be seen: what is missing is damage
 
 	at      int64 // offset of the next frame
+	frameAt int64 // offset of the batch in body
 	expect  uint64
 	goodEnd int64 // behind the last good frame
 	badAt   int64 // where damage began that is not reported yet; -1 if none
@@ -156,6 +157,7 @@ func (r *segmentReader) take(f frame, size int) (ev event, ok bool) {
 		if r.badAt >= 0 || first > r.expect {
 			return r.lose(first - 1), true // the frame itself comes next time
 		}
+		r.frameAt = r.at
 		r.body, r.seqs, r.expect = f.body, seqRange{first, first + count - 1}, first+count
 		r.at, r.goodEnd = end, end
 		return eventBatch, true
@@ -209,18 +211,20 @@ func (r *segmentReader) finish() event {
 	return eventEnd
 }
 
-// batchStamp returns the stamp of the first record of a batch.
-func batchStamp(body []byte) sources.Stamp {
+// batchHead returns the stamp of the first record of a batch, and the seq up to
+// which everything was durable when the batch was encoded.
+func batchHead(body []byte) (stamp sources.Stamp, proven uint64) {
 	d := decoder{b: body}
+	first := d.uvarint()
 	d.uvarint()
-	d.uvarint()
-	s := sources.Stamp{Wall: int64(d.u64())}
-	s.Mono = d.varint()
-	if len(d.b) >= 3 && d.byte() > 0 { // run kind, count, control or flags of the first entry
+	proven = first - 1 - min(first-1, d.uvarint())
+	stamp.Wall = int64(d.u64())
+	stamp.Mono = d.varint()
+	if d.byte() > 0 { // the run; then its count, and control or flags of the first entry
 		d.uvarint()
-		s.Trusted = d.byte()&controlTrusted != 0
+		stamp.Trusted = d.byte()&controlTrusted != 0
 	}
-	return s
+	return stamp, proven
 }
 
 func isEOF(err error) bool { return errors.Is(err, io.EOF) }

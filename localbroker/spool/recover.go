@@ -99,8 +99,7 @@ func (s *Spool) loadSegments(names []string) ([]loaded, error) {
 		if h, ok := parseFileName(name); ok && s.nextNumber <= h.number {
 			s.nextNumber = h.number + 1
 		}
-		var l loaded
-		g, err := loadSegment(s.fs, s.dir, name, &s.interner, func(d damage) { l.damages = append(l.damages, d) })
+		g, damages, err := loadSegment(s.fs, s.dir, name, &s.interner)
 		var newer *VersionError
 		if errors.As(err, &newer) {
 			return nil, newer
@@ -111,9 +110,8 @@ func (s *Spool) loadSegments(names []string) ([]loaded, error) {
 			s.log.Error("a segment of the log cannot be used", "segment", name, "err", err)
 			continue
 		}
-		l.seg = g
 		s.nextNumber = max(s.nextNumber, g.header.number+1)
-		all = append(all, l)
+		all = append(all, loaded{g, damages})
 	}
 	slices.SortFunc(all, func(a, b loaded) int {
 		return cmp.Or(cmp.Compare(a.seg.header.first, b.seg.header.first), cmp.Compare(a.seg.header.number, b.seg.header.number))
@@ -128,7 +126,7 @@ func (s *Spool) arrange(all []loaded) (damages []damage) {
 		g := l.seg
 		for _, later := range all[i+1:] {
 			if h := later.seg.header; h.number > g.header.number && !h.fromName {
-				g.last = min(g.last, max(h.prevEnd, g.header.first-1))
+				g.last = min(g.last, max(h.prev.last, g.header.first-1))
 				break
 			}
 		}
@@ -156,7 +154,7 @@ func (s *Spool) number(intact int) {
 	last := uint64(0)
 	if n := len(s.segs); n > 0 {
 		last = s.segs[n-1].last
-		s.lastSeg = last
+		s.lastSeg = s.segs[n-1].seqs()
 	}
 	top := last
 	for _, c := range s.cursors {
@@ -177,21 +175,36 @@ func (s *Spool) number(intact int) {
 	s.tickSeq = s.promised
 }
 
-// missing notes segments that should be there: the next one tells up to where
-// there were records.
+// missing notes records that should be there: each segment tells what was in
+// the one before. If a cursor has not acknowledged the last of that, it was
+// not removed on purpose.
 func (s *Spool) missing() {
+	var before header
 	last := max(s.state.trimmed, 1) - 1
-	for i, g := range s.segs {
-		if h := g.header; !h.fromName && h.prevEnd > last && (i > 0 || s.state.trimmed > 0) {
-			r := seqRange{last + 1, h.prevEnd}
-			if len(s.cursors) > 0 && s.unackedBy(r) > 0 {
-				s.stats.damages++
-				s.loseRecords(r, mapping.DropDamage, span{}, 0, 0)
-				s.log.Error("records are missing from the log", "after", last, "records_lost", r.count())
+	for _, g := range s.segs {
+		if h := g.header; !h.fromName && h.prev.last > last && s.unackedByAny(h.prev.last) {
+			r := seqRange{last + 1, h.prev.last}
+			if h.number-before.number <= 2 {
+				r.first = max(r.first, h.prev.first) // there may be a hole before
 			}
+			s.stats.damages++
+			s.loseRecords(r, mapping.DropDamage, span{}, 0, 0)
+			s.log.Error("records are missing from the log", "first", r.first, "last", r.last)
 		}
-		last = max(last, g.last)
+		before, last = g.header, max(last, g.last)
 	}
+	// A process that ended in good order left word of its last record.
+	if end := s.state.cleanEnd; end > last && s.unackedByAny(end) {
+		s.stats.damages++
+		s.loseRecords(seqRange{last + 1, end}, mapping.DropDamage, span{}, 0, 0)
+		s.log.Error("records are missing from the end of the log", "first", last+1, "last", end)
+	}
+	s.state.cleanEnd = 0
+}
+
+// unackedByAny reports whether a cursor has not acknowledged seq.
+func (s *Spool) unackedByAny(seq uint64) bool {
+	return len(s.cursors) > 0 && s.unackedBy(seqRange{seq, seq}) > 0
 }
 
 func (s *Spool) loadCursors() error {
@@ -213,6 +226,9 @@ func (s *Spool) loadCursors() error {
 		}
 		if err != nil || intact == 0 {
 			c.acked = ackedSet{}
+			if len(s.segs) > 0 {
+				c.acked.base = s.segs[0].header.first
+			}
 			s.stats.damages++
 			s.log.Error("the place of an upstream in the log is damaged, it begins at the oldest record", "cursor", name, "err", err)
 		}
@@ -250,6 +266,7 @@ func (s *Spool) finishTail(g *segment, damaged bool) error {
 		return diskError("open", g.name, err)
 	}
 	r := newSegmentReader(f, g, g.end, &s.interner)
+	r.last = g.last
 	for ev := eventBatch; ev != eventEnd && err == nil; {
 		ev, err = r.step()
 	}
@@ -260,7 +277,10 @@ func (s *Spool) finishTail(g *segment, damaged bool) error {
 		b = foot.append(appendDictionary(nil, r.points, 0, g.header.salt))
 	}
 	if err == nil {
-		err = f.Truncate(end) // frames that are void must not lie behind the footer
+		err = f.Truncate(end) // frames that are void must not lie before the footer
+	}
+	if err == nil {
+		err = f.Sync() // a footer must not be there before what it stands for
 	}
 	if err == nil && len(b) > 0 {
 		_, err = f.WriteAt(b, end)

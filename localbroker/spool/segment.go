@@ -39,48 +39,79 @@ func findSegment(segs []*segment, seq uint64) int {
 }
 
 // loadSegment reads what a start needs of a file: its footer, or, if it was
-// not sealed or the footer is damaged, all of it. found is called for every
-// damage. A file that holds nothing comes back empty.
-func loadSegment(fsys fileSystem, dir, name string, in *interner, found func(damage)) (*segment, error) {
+// not sealed or the footer is damaged, all of it. What was never synced and is
+// damaged is a torn tail, and cut; other damage is returned. A file that holds
+// nothing comes back empty.
+func loadSegment(fsys fileSystem, dir, name string, in *interner) (*segment, []damage, error) {
 	f, err := fsys.Open(filepath.Join(dir, name), false)
 	if err != nil {
-		return nil, diskError("open", name, err)
+		return nil, nil, diskError("open", name, err)
 	}
 	defer func() { _ = f.Close() }() // only read
 	size, err := f.Size()
 	if err != nil {
-		return nil, diskError("read", name, err)
+		return nil, nil, diskError("read", name, err)
 	}
 	g := &segment{name: name, size: size}
 	if err := g.readHeader(f); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	g.last = g.header.first - 1
 	if g.readFooter(f) {
-		return g, nil
+		return g, nil, nil
 	}
-	r := newSegmentReader(f, g, size, in)
+	damages, err := g.scan(f, in)
+	return g, damages, err
+}
+
+// scan reads all of g.
+func (g *segment) scan(f file, in *interner) ([]damage, error) {
+	r := newSegmentReader(f, g, g.size, in)
+	var dec batchDecoder
+	var damages []damage
+	proven := uint64(0)
 	for {
-		switch ev, err := r.step(); {
-		case err != nil:
+		ev, err := r.step()
+		if err != nil {
 			return nil, err
-		case ev == eventDamage:
-			found(r.damage)
-		case ev == eventBatch:
+		}
+		switch ev {
+		case eventDamage:
+			damages = append(damages, r.damage)
+		case eventBatch:
+			dec.reset()
+			if dec.decode(r.body, r.points) != nil {
+				damages = append(damages, damage{seg: g, offset: r.frameAt, lost: r.seqs})
+			}
+			_, p := batchHead(r.body)
+			proven = max(proven, p)
 			g.noteBatch(r)
-		case ev == eventEnd:
+		case eventEnd:
 			g.end = r.goodEnd
 			g.points = uint32(len(r.points))
-			return g, nil
+			return g.cutTorn(damages, proven), nil
 		}
 	}
 }
 
-func (g *segment) noteBatch(r *segmentReader) {
-	if g.empty() {
-		g.stamps.first = batchStamp(r.body)
+// cutTorn ends g at the first damage to what was never proven durable, and
+// returns the damages before.
+func (g *segment) cutTorn(damages []damage, proven uint64) []damage {
+	for i, d := range damages {
+		if d.lost.first > proven {
+			g.last, g.end = d.lost.first-1, d.offset
+			return damages[:i]
+		}
 	}
-	g.stamps.last = batchStamp(r.body)
+	return damages
+}
+
+func (g *segment) noteBatch(r *segmentReader) {
+	stamp, _ := batchHead(r.body)
+	if g.empty() {
+		g.stamps.first = stamp
+	}
+	g.stamps.last = stamp
 	g.last = r.seqs.last
 }
 

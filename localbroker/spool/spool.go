@@ -50,10 +50,10 @@ type Spool struct {
 	active     *segment
 	nextNumber uint64
 	nextSeq    uint64
-	promised   uint64 // Append has returned, or will return, nil up to here
-	written    uint64 // handed to the file system up to here
-	synced     uint64 // durable up to here
-	lastSeg    uint64 // last seq of the newest segment there ever was
+	promised   uint64   // Append has returned, or will return, nil up to here
+	written    uint64   // handed to the file system up to here
+	synced     uint64   // durable up to here
+	lastSeg    seqRange // of the newest segment there ever was
 	state      state
 	cursors    map[string]*Cursor
 	wake       chan struct{} // closed when something new can be read
@@ -212,6 +212,9 @@ func (s *Spool) Close() error {
 	}
 	s.mu.Lock()
 	s.state.reserved = s.nextSeq
+	if err == nil {
+		s.state.cleanEnd = s.lastSeg.last
+	}
 	s.raiseFloor(s.clock.Now())
 	s.mu.Unlock()
 	err = errors.Join(err, s.saveState(), s.stateFile.close())

@@ -41,11 +41,12 @@ func (l *lost) drop() mapping.Drop {
 
 // state is what the spool knows beside its segments.
 //
-//	version u8, reserved u64, trimmed u64, floor i64,
+//	version u8, reserved u64, trimmed u64, clean end u64, floor i64,
 //	n u8, n × correction, m u8, m × (first u64, last u64, count u64, cause u8, from i64, to i64, points u32)
 type state struct {
 	reserved    uint64 // seqs below this may have been used
 	trimmed     uint64 // segments below this were removed on purpose
+	cleanEnd    uint64 // last record on disk, if the process ended in good order; else 0
 	floor       int64  // newest trusted wall clock, nanoseconds
 	corrections []correction
 	lost        []lost // sorted by seq, apart from each other
@@ -55,6 +56,7 @@ func (s *state) append(dst []byte) []byte {
 	dst = append(dst, formatVersion)
 	dst = binary.LittleEndian.AppendUint64(dst, s.reserved)
 	dst = binary.LittleEndian.AppendUint64(dst, s.trimmed)
+	dst = binary.LittleEndian.AppendUint64(dst, s.cleanEnd)
 	dst = binary.LittleEndian.AppendUint64(dst, uint64(s.floor))
 	dst = append(dst, byte(len(s.corrections)))
 	for _, c := range s.corrections {
@@ -78,7 +80,7 @@ func (s *state) decode(b []byte) error {
 	if v := d.byte(); v > formatVersion {
 		return &VersionError{Segment: "state", Version: v}
 	}
-	s.reserved, s.trimmed, s.floor = d.u64(), d.u64(), int64(d.u64())
+	s.reserved, s.trimmed, s.cleanEnd, s.floor = d.u64(), d.u64(), d.u64(), int64(d.u64())
 	for n := d.byte(); n > 0 && !d.bad; n-- {
 		var c correction
 		c.decode(&d)

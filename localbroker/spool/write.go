@@ -22,7 +22,13 @@ type piece struct {
 // everything not yet durable is written to a new one, once. s.ioMu is held.
 func (s *Spool) flush(sync bool) error {
 	err := s.flushOnce(sync)
-	if err == nil || errors.Is(err, ErrFull) {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, ErrFull) {
+		if sync { // what found its place before
+			return errors.Join(err, s.syncOrAbandon())
+		}
 		return err
 	}
 	s.abandon(err)
@@ -129,7 +135,7 @@ func (s *Spool) writeFrames(p piece, n int, last uint64) error {
 	g.stamps.last = p.stamps.last
 	g.end += int64(n)
 	g.size = max(g.size, g.end)
-	g.last, s.written, s.lastSeg = last, last, last
+	g.last, s.written, s.lastSeg = last, last, seqRange{g.header.first, last}
 	s.recovered()
 	s.stats.written += uint64(n)
 	return nil
@@ -172,6 +178,15 @@ func (s *Spool) syncActive() error {
 	return nil
 }
 
+// syncOrAbandon forces the active segment to the disk, or gives it up.
+func (s *Spool) syncOrAbandon() error {
+	err := s.syncActive()
+	if err != nil {
+		s.abandon(err)
+	}
+	return err
+}
+
 // roll seals the active segment and makes a new one that begins with first.
 func (s *Spool) roll(first uint64, p piece) error {
 	if err := s.makeRoom(); err != nil {
@@ -189,6 +204,9 @@ func (s *Spool) seal() error {
 	g := s.active
 	if g == nil {
 		return nil
+	}
+	if err := s.syncActive(); err != nil {
+		return err // a footer must not be there before what it stands for
 	}
 	s.mu.Lock()
 	foot := footer{header: g.header, last: g.last, dictionary: g.end, stamps: g.stamps, points: g.points}
@@ -221,7 +239,7 @@ func (s *Spool) seal() error {
 func (s *Spool) create(first uint64, p piece) error {
 	s.mu.Lock()
 	h := header{
-		number: s.nextNumber, salt: s.salt, first: first, prevEnd: min(s.lastSeg, first-1), boot: s.boot,
+		number: s.nextNumber, salt: s.salt, first: first, prev: s.lastSeg, boot: s.boot,
 		stamp: s.clock.Now(), known: s.trusted, offset: s.offset,
 	}
 	s.nextNumber++
@@ -270,8 +288,10 @@ func (s *Spool) abandon(cause error) {
 	g.last, g.end, g.sealed, g.dict = end, g.syncedEnd, true, nil
 	s.active = nil
 	s.written = s.synced
-	s.lastSeg = max(end, g.header.prevEnd)
 	keep := !g.empty()
+	if s.lastSeg = g.header.prev; keep {
+		s.lastSeg = g.seqs()
+	}
 	if !keep {
 		s.segs = s.segs[:len(s.segs)-1]
 	}
@@ -287,7 +307,7 @@ func (s *Spool) abandon(cause error) {
 		err = errors.Join(err, s.fs.Remove(path))
 	}
 	if err != nil {
-		// Whatever is left is told apart at the next start by prev end.
+		// Whatever is left is told apart at the next start by what the next segment says of it.
 		s.log.Debug("tidy up a segment given up", "segment", g.name, "err", err)
 	}
 }

@@ -1,0 +1,401 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"math/rand/v2"
+	"path/filepath"
+	"syscall"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/mapping"
+	"sluice/sources"
+)
+
+func countOf(drops []mapping.Drop, cause mapping.DropCause) (n int) {
+	for _, d := range drops {
+		if d.Cause == cause {
+			n += int(d.Count)
+		}
+	}
+	return n
+}
+
+func TestDropOldestIsCountedExactlyForEachCursor(t *testing.T) {
+	for _, level := range []Level{Memory, Spill, Buffered} {
+		t.Run(string(level), func(t *testing.T) {
+			clock, cfg, dir := newClock(), testConfig(level), t.TempDir()
+			cfg.Max = 4 * minSegmentSize
+			s := mustOpen(t, dir, cfg, clock)
+			slow, fast := mustCursor(t, s, "slow"), mustCursor(t, s, "fast")
+			total, gone := 0, 0
+			for range 300 {
+				for range 20 {
+					mustAppend(t, s, poll(clock, total, 20))
+					total += 20
+					clock.pass(time.Second)
+				}
+				v, d := drain(t, fast)
+				gone += len(v)
+				if len(d) > 0 {
+					t.Fatalf("the fast cursor lost %v", d)
+				}
+				s.tick()
+				s.tick()
+			}
+			if gone != total {
+				t.Errorf("the fast cursor got %d of %d", gone, total)
+			}
+			if level != Memory { // survives a restart
+				closeSpool(t, s)
+				s = mustOpen(t, dir, cfg, clock)
+				slow = mustCursor(t, s, "slow")
+			}
+			p := slow.Pending()
+			values, drops := drain(t, slow)
+			if got := len(values) + countOf(drops, mapping.DropFullOldest); got != total || len(drops) != 1 {
+				t.Errorf("%d delivered and %v dropped, want %d together", len(values), drops, total)
+			}
+			if int(p.Records) != len(values) || int(p.Lost) != countOf(drops, mapping.DropFullOldest) {
+				t.Errorf("pending said %+v", p)
+			}
+			wantValues(t, values, upTo(total-len(values), total))
+			if _, again := drain(t, slow); len(again) > 0 {
+				t.Errorf("told again: %v", again)
+			}
+			closeSpool(t, s)
+		})
+	}
+}
+
+func TestStopRefusesCountsAndMarks(t *testing.T) {
+	for _, level := range []Level{Memory, Spill, Buffered, Sync} {
+		t.Run(string(level), func(t *testing.T) {
+			clock, cfg := newClock(), testConfig(level)
+			cfg.Max, cfg.Full = 4*minSegmentSize, Stop
+			s := mustOpen(t, t.TempDir(), cfg, clock)
+			c := mustCursor(t, s, "up")
+			taken, refused := 0, 0
+			for i := range 20000 {
+				err := s.Append(poll(clock, i*20, 20))
+				switch {
+				case err == nil && refused == 0:
+					taken += 20
+				case errors.Is(err, ErrFull):
+					refused += 20
+				default:
+					t.Fatalf("append: %v after %d refused", err, refused)
+				}
+				if refused == 200 {
+					break
+				}
+			}
+			values, drops := drain(t, c)
+			wantValues(t, values, upTo(0, taken))
+			if len(drops) > 0 {
+				t.Errorf("drops %v before there was room", drops)
+			}
+			s.tick()
+			mustAppend(t, s, poll(clock, 0, 20))
+			values, drops = drain(t, c)
+			wantValues(t, values, upTo(0, 20))
+			if len(drops) != 1 || countOf(drops, mapping.DropFullNewest) != refused {
+				t.Errorf("drops %v, want %d", drops, refused)
+			}
+			if got := s.Stats().Dropped["full-newest"]; got != uint64(refused) {
+				t.Errorf("counted %d, want %d", got, refused)
+			}
+			closeSpool(t, s)
+		})
+	}
+}
+
+func TestMaxAgeIsNotMovedByTheWallClock(t *testing.T) {
+	clock, cfg := newClock(), testConfig(Buffered)
+	cfg.MaxAge = 8 * time.Hour
+	s := mustOpen(t, t.TempDir(), cfg, clock)
+	c := mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 0, 20))
+	clock.mu.Lock()
+	clock.stamp.Wall += int64(1000 * time.Hour) // a jump
+	clock.mu.Unlock()
+	s.tick()
+	if p := c.Pending(); p.Records != 20 {
+		t.Fatalf("a jump of the clock left %d of 20 records", p.Records)
+	}
+	clock.pass(2 * time.Hour)
+	s.tick() // ends the segment
+	mustAppend(t, s, poll(clock, 20, 20))
+	clock.pass(7 * time.Hour)
+	s.tick()
+	values, drops := drain(t, c)
+	wantValues(t, values, upTo(20, 40))
+	if len(drops) != 1 || drops[0].Cause != mapping.DropAge || drops[0].Count != 20 {
+		t.Errorf("drops %v", drops)
+	}
+	closeSpool(t, s)
+}
+
+func TestFailedFsyncGivesTheFileUpAndKeepsTheRecords(t *testing.T) {
+	fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	clock, cfg := newClock(), testConfig(Buffered)
+	s, err := open("/log", cfg, clock, quiet, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 0, 20))
+	s.tick()
+	mustAppend(t, s, poll(clock, 20, 20))
+	old, fails := s.active.name, 1
+	fsys.fault = func(op, name string) error {
+		if op == "sync" && filepath.Base(name) == old && fails > 0 {
+			fails--
+			return syscall.EIO
+		}
+		return nil
+	}
+	s.tick()
+	if s.active == nil || s.active.name == old || fails > 0 {
+		t.Fatal("the file is still in use after its fsync failed")
+	}
+	s.tick()
+	after := fsys.crash() // what was not synced in the new file would go now
+	s, err = open("/log", cfg, clock, quiet, after)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c = mustCursor(t, s, "up")
+	values, drops := drain(t, c)
+	wantValues(t, values, upTo(0, 40))
+	if len(drops) > 0 {
+		t.Errorf("drops %v", drops)
+	}
+}
+
+func TestFullDiskRefusesAndRecovers(t *testing.T) {
+	for _, level := range []Level{Spill, Buffered, Sync} {
+		t.Run(string(level), func(t *testing.T) {
+			fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+			clock, cfg := newClock(), testConfig(level)
+			cfg.Max, cfg.SegmentSize = 64<<20, 1<<20
+			s, err := open("/log", cfg, clock, quiet, fsys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := mustCursor(t, s, "up")
+			full := false
+			fsys.fault = func(op, name string) error {
+				if full && (op == "write" || op == "preallocate" || op == "open") && filepath.Ext(name) == ".seg" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			taken, refused := []int64{}, 0
+			for i := range 15000 {
+				full = i > 500 && i < 14900
+				var disk *DiskError
+				switch err := s.Append(poll(clock, i*200, 200)); {
+				case err == nil:
+					taken = append(taken, upTo(i*200, i*200+200)...)
+				case errors.As(err, &disk) && errors.Is(err, syscall.ENOSPC):
+					refused += 200
+				default:
+					t.Fatal(err)
+				}
+			}
+			if refused == 0 || s.Stats().RAM > 2*maxUnwritten {
+				t.Errorf("%d refused, %d bytes in RAM", refused, s.Stats().RAM)
+			}
+			values, drops := drain(t, c)
+			wantValues(t, values, taken)
+			if countOf(drops, mapping.DropDiskError) != refused {
+				t.Errorf("drops %v, want %d", drops, refused)
+			}
+			closeSpool(t, s)
+		})
+	}
+}
+
+func TestSpillWritesNothingWhileEverybodyAcknowledges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+		clock, cfg := newClock(), testConfig(Spill)
+		s, err := open("/log", cfg, clock, quiet, fsys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := mustCursor(t, s, "up")
+		ctx, stop := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		total := 0
+		second := func() {
+			mustAppend(t, s, poll(clock, total, 50))
+			total += 50
+			clock.pass(time.Second)
+			time.Sleep(time.Second / 2)
+		}
+		for range 3600 {
+			second()
+			drain(t, c)
+			time.Sleep(time.Second / 2)
+		}
+		if w := s.Stats().Written; w != 0 {
+			t.Errorf("%d bytes written in an hour with a healthy link", w)
+		}
+		for range 10 {
+			second()
+			time.Sleep(time.Second / 2)
+		}
+		if w := s.Stats().Written; w == 0 {
+			t.Error("nothing written though nothing was acknowledged")
+		}
+		after := fsys.crash()
+		stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		s, err = open("/log", cfg, clock, quiet, after)
+		if err != nil {
+			t.Fatal(err)
+		}
+		values, _ := drain(t, mustCursor(t, s, "up"))
+		if len(values) < 400 || values[0] != int64(total-500) {
+			t.Errorf("%d records survive, from %v", len(values), head(values))
+		}
+	})
+}
+
+func TestLiveFirst(t *testing.T) {
+	clock, cfg := newClock(), testConfig(Buffered)
+	s := mustOpen(t, t.TempDir(), cfg, clock)
+	c := mustCursor(t, s, "up")
+	for i := range 3000 {
+		mustAppend(t, s, poll(clock, i*20, 20))
+	}
+	if err := c.Rewind(true); err != nil {
+		t.Fatal(err)
+	}
+	mustAppend(t, s, poll(clock, 60000, 20))
+	live := next(t, c, true, 100)
+	if len(live) != 20 || live[0].Value.AsInt64() != 60000 {
+		t.Fatalf("live lane begins with %v", live[0].Value)
+	}
+	if err := c.Ack(live[0].Seq, live[19].Seq); err != nil {
+		t.Fatal(err)
+	}
+	back := next(t, c, false, 100)
+	if len(back) != 100 || back[0].Value.AsInt64() != 0 {
+		t.Fatalf("backlog begins with %v, %d records", back[0].Value, len(back))
+	}
+	if err := c.Ack(back[0].Seq, back[99].Seq); err != nil {
+		t.Fatal(err)
+	}
+	// An Append is never torn apart, also beyond max; never beyond the limit.
+	if got := next(t, c, false, 1); len(got) != 20 || got[0].Scan != got[0].Seq {
+		t.Fatalf("%d records for max 1", len(got))
+	}
+	values, _ := drain(t, c) // rewinds in order
+	wantValues(t, values, upTo(100, 60000))
+	closeSpool(t, s)
+}
+
+func TestNextWaitsForAppend(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+		clock := newClock()
+		s, err := open("/log", testConfig(Sync), clock, quiet, fsys)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := mustCursor(t, s, "up")
+		got := make(chan int, 1)
+		go func() {
+			recs, err := c.Next(context.Background(), false, 10)
+			if err != nil {
+				t.Error(err)
+			}
+			got <- len(recs)
+		}()
+		synctest.Wait()
+		mustAppend(t, s, poll(clock, 0, 5))
+		if n := <-got; n != 5 {
+			t.Errorf("got %d records", n)
+		}
+		go func() {
+			_, err := c.Next(context.Background(), true, 10)
+			if !errors.Is(err, ErrClosed) {
+				t.Errorf("next after close: %v", err)
+			}
+			got <- 0
+		}()
+		synctest.Wait()
+		closeSpool(t, s)
+		<-got
+	})
+}
+
+func TestSamplesOfAnUntrustedClockWaitAndAreCorrected(t *testing.T) {
+	clock, dir := newClock(), t.TempDir()
+	clock.stamp = sources.Stamp{Wall: 5e9, Mono: 10e9}
+	s := mustOpen(t, dir, testConfig(Buffered), clock)
+	c := mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 0, 3))
+	if got := next(t, c, false, 10); len(got) != 0 {
+		t.Fatal("a sample of an untrusted clock did not wait")
+	}
+	closeSpool(t, s) // another process of the same boot
+	clock.pass(time.Minute)
+	s = mustOpen(t, dir, testConfig(Buffered), clock)
+	c = mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 3, 3))
+	clock.pass(time.Minute)
+	now := clock.Now()
+	now.Wall, now.Trusted = 1_790_000_000e9, true
+	s.Trust(now)
+	closeSpool(t, s)
+	s = mustOpen(t, dir, testConfig(Buffered), clock)
+	if got := s.Floor(); !got.Equal(now.Time()) {
+		t.Errorf("floor %v", got)
+	}
+	c = mustCursor(t, s, "up")
+	for _, want := range []int64{-120, -60} { // one segment for each process
+		recs := next(t, c, false, 10)
+		if len(recs) != 3 {
+			t.Fatalf("%d records", len(recs))
+		}
+		for i := range recs {
+			if st := recs[i].Stamp; !st.Trusted || st.Wall != now.Wall+want*1e9 {
+				t.Errorf("record %d has %v %v", i, st.Time(), st.Trusted)
+			}
+		}
+	}
+	closeSpool(t, s)
+}
+
+func TestTheWaitForTheClockEnds(t *testing.T) {
+	clock := newClock()
+	clock.stamp.Trusted = false
+	s := mustOpen(t, t.TempDir(), testConfig(Buffered), clock)
+	c := mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 0, 3))
+	for range 14 {
+		if len(next(t, c, false, 10)) > 0 {
+			t.Fatal("did not wait")
+		}
+		clock.pass(time.Minute)
+	}
+	clock.pass(time.Minute)
+	recs := next(t, c, false, 10)
+	if len(recs) != 3 || recs[0].Stamp.Trusted {
+		t.Fatalf("after the wait: %v", recs)
+	}
+	mustAppend(t, s, poll(clock, 3, 3))
+	if len(next(t, c, false, 10)) != 3 {
+		t.Fatal("waits once more")
+	}
+	closeSpool(t, s)
+}
