@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -12,48 +11,63 @@ import (
 	"sluice/sources"
 )
 
-// Encoder makes the messages that carry samples. recs all have a Point.
-// Messages are appended to dst; their payloads stay valid until the next call.
-// The messages of historical records say so, if the payload has a place for it.
-type Encoder interface {
-	AppendMessages(dst []mapping.Message, recs []mapping.Record, historical bool) ([]mapping.Message, error)
-}
-
 // Plain is the Session for payloads without a session protocol of their own:
 // value, json and json-device. It filters, passes on messages of LAN clients
 // and drop notes, and keeps the retained status of gateway and devices.
 type Plain struct {
 	cfg     Config
-	site    string
-	encoder Encoder
+	encoder *mapping.Encoder
+	status  mapping.Topic
+	device  mapping.Topic
+	owner   mapping.Point // fills in the status topics
 	current func() []mapping.Record
 
 	devices map[string]sources.DeviceState
 	pass    map[*mapping.Point]bool
-	batch   []mapping.Record  // records on their way to the encoder
-	out     []mapping.Message // what Encode returns
-	drop    []byte            // payloads of drop notes in out
+	batch   []mapping.Record // records that passed the filter
+	out     mapping.Batch    // what Encode returns
 }
 
 // PlainOptions are what a Plain session needs besides the configuration.
 type PlainOptions struct {
-	Site    string // for the topics of status and drops
-	Encoder Encoder
+	Site    string // for topics
+	Gateway string // for {gateway} in topics
 	// Current, if not nil, returns the newest record of every point. Those of
 	// retained points are published after each connect, so that what stands
 	// retained on the server is never older than the connection, although
-	// records of the backlog are not retained.
+	// records of the backlog are not retained. It is called by Run's
+	// goroutines.
 	Current func() []mapping.Record
 }
 
 // NewPlain makes the session of an upstream. cfg must have passed Validate.
 func NewPlain(cfg Config, o PlainOptions) (*Plain, error) {
 	cfg = cfg.Effective()
-	if o.Encoder == nil {
-		return nil, fmt.Errorf("upstream %s: no encoder for payload %s", cfg.Name, cfg.Payload)
+	p := &Plain{cfg: cfg, current: o.Current, owner: mapping.Point{Site: o.Site},
+		devices: map[string]sources.DeviceState{}, pass: map[*mapping.Point]bool{}}
+	payload, err := mapping.ParsePayload(cfg.Payload)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
 	}
-	return &Plain{cfg: cfg, site: o.Site, encoder: o.Encoder, current: o.Current,
-		devices: map[string]sources.DeviceState{}, pass: map[*mapping.Point]bool{}}, nil
+	encoder := mapping.EncoderConfig{Payload: payload, Site: o.Site, Gateway: o.Gateway, QoS: byte(cfg.QoS)}
+	for _, t := range []struct {
+		key, template string
+		into          *mapping.Topic
+	}{
+		{"topic", cfg.Topic, &encoder.Topic},
+		{"drop_topic", cfg.DropTopic, &encoder.Dropped},
+		{"status.topic", cfg.Status.Topic, &p.status},
+		{"status.device_topic", cfg.Status.DeviceTopic, &p.device},
+	} {
+		if *t.into, err = mapping.ParseTopic(t.template); err != nil {
+			return nil, fmt.Errorf("upstream %s: %s: %w", cfg.Name, t.key, err)
+		}
+	}
+	p.status, p.device = p.status.WithGateway(o.Gateway), p.device.WithGateway(o.Gateway)
+	if p.encoder, err = mapping.NewEncoder(encoder); err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
+	}
+	return p, nil
 }
 
 // PerRecord says that each record makes its own message, except where the
@@ -88,14 +102,15 @@ func (p *Plain) Connected(now time.Time) ([]mapping.Message, error) {
 			p.batch = append(p.batch, r)
 		}
 	}
-	values, err := p.encoded(nil, false)
+	values, err := p.encoded(false)
 	if err != nil {
 		return nil, err
 	}
-	for i := range values { // the caller keeps them beyond the next Encode
-		values[i].Payload = slices.Clone(values[i].Payload)
+	for _, m := range values { // the caller keeps them beyond the next Encode
+		m.Payload = slices.Clone(m.Payload)
+		births = append(births, m)
 	}
-	return append(births, values...), nil
+	return births, nil
 }
 
 // SetDevice notes the state of a device and returns the news of it, if it is
@@ -162,10 +177,11 @@ func (p *Plain) deviceMessage(d sources.DeviceState) mapping.Message {
 // empty. A will has no time: it would be that of the connect.
 func (p *Plain) statusMessage(device, word, reason string, since time.Time) mapping.Message {
 	s := &p.cfg.Status
-	m := mapping.Message{Topic: p.topic(s.Topic, device), QoS: byte(s.QoS), Retain: s.Retain}
+	topic, owner := p.status, p.owner
 	if device != "" {
-		m.Topic = p.topic(s.DeviceTopic, device)
+		topic, owner.Device = p.device, device
 	}
+	m := mapping.Message{Topic: string(topic.Append(nil, &owner)), QoS: byte(s.QoS), Retain: s.Retain}
 	if s.Payload == "text" {
 		m.Payload = []byte(word)
 		return m
@@ -178,65 +194,35 @@ func (p *Plain) statusMessage(device, word, reason string, since time.Time) mapp
 	}
 	if !since.IsZero() {
 		m.Payload = append(m.Payload, `,"since":"`...)
-		m.Payload = append(appendTime(m.Payload, since), '"')
+		m.Payload = append(since.UTC().AppendFormat(m.Payload, "2006-01-02T15:04:05.000Z07:00"), '"')
 	}
 	m.Payload = append(m.Payload, '}')
 	return m
 }
 
-// topic fills in a status or drop template.
-func (p *Plain) topic(template, device string) string {
-	return strings.NewReplacer("{site}", p.site, "{device}", device).Replace(template)
-}
-
-func appendTime(dst []byte, t time.Time) []byte {
-	return t.UTC().AppendFormat(dst, "2006-01-02T15:04:05.000Z07:00")
-}
-
-// Encode returns the messages for recs in their order.
+// Encode returns the messages for recs in their order. They are valid until
+// the next call, and for as long as recs.
 func (p *Plain) Encode(recs []mapping.Record, historical bool) ([]mapping.Message, error) {
-	p.out, p.batch, p.drop = p.out[:0], p.batch[:0], p.drop[:0]
+	p.batch = p.batch[:0]
 	for i := range recs {
 		r := &recs[i]
-		if r.Point != nil {
-			if p.passes(r.Point) {
-				p.batch = append(p.batch, *r)
-			}
-			continue
-		}
-		var err error
-		if p.out, err = p.encoded(p.out, historical); err != nil { // keep the order
-			return nil, err
-		}
-		if len(p.batch) > 0 { // the encoder may be called again
-			for j := range p.out {
-				p.out[j].Payload = slices.Clone(p.out[j].Payload)
-			}
-			p.batch = p.batch[:0]
-		}
-		switch {
-		case r.Message != nil && !p.cfg.Filter.NoMessages:
-			m := *r.Message
-			m.QoS = byte(p.cfg.QoS) // what is stored is delivered as surely as all the rest
-			m.Retain = m.Retain && !historical && p.cfg.Retain != retainNever
-			p.out = append(p.out, m)
-		case r.Drop != nil && p.cfg.DropTopic != "":
-			p.out = append(p.out, p.dropMessage(r))
+		if r.Point != nil && p.passes(r.Point) || r.Message != nil && !p.cfg.Filter.NoMessages || r.Drop != nil {
+			p.batch = append(p.batch, *r)
 		}
 	}
-	return p.encoded(p.out, historical)
+	return p.encoded(historical)
 }
 
-// encoded appends the messages of p.batch, with QoS and retain of the
-// upstream.
-func (p *Plain) encoded(dst []mapping.Message, historical bool) ([]mapping.Message, error) {
+// encoded returns the messages of p.batch with QoS and retain of the upstream:
+// what a LAN client published with less is delivered as surely as the rest.
+func (p *Plain) encoded(historical bool) ([]mapping.Message, error) {
+	p.out.Reset()
 	if len(p.batch) == 0 {
-		return dst, nil
+		return nil, nil
 	}
-	start := len(dst)
-	dst, err := p.encoder.AppendMessages(dst, p.batch, historical)
-	for i := range dst[start:] {
-		m := &dst[start+i]
+	err := p.encoder.Append(&p.out, p.batch, historical)
+	for i := range p.out.Messages {
+		m := &p.out.Messages[i]
 		m.QoS = byte(p.cfg.QoS)
 		switch {
 		case historical || p.cfg.Retain == retainNever:
@@ -245,7 +231,7 @@ func (p *Plain) encoded(dst []mapping.Message, historical bool) ([]mapping.Messa
 			m.Retain = true
 		}
 	}
-	return dst, err
+	return p.out.Messages, err
 }
 
 func (p *Plain) passes(point *mapping.Point) bool {
@@ -258,31 +244,6 @@ func (p *Plain) passes(point *mapping.Point) bool {
 		p.pass[point] = pass
 	}
 	return pass
-}
-
-// dropMessage tells the upstream that records are missing, how many and why.
-func (p *Plain) dropMessage(r *mapping.Record) mapping.Message {
-	start := len(p.drop)
-	b := append(p.drop, `{"dropped":`...)
-	b = strconv.AppendUint(b, r.Drop.Count, 10)
-	b = append(b, `,"cause":`...)
-	b = sources.AppendJSONString(b, r.Drop.Cause.String())
-	if !r.Drop.From.IsZero() {
-		b = append(b, `,"from":"`...)
-		b = append(appendTime(b, r.Drop.From), '"')
-	}
-	if !r.Drop.To.IsZero() {
-		b = append(b, `,"to":"`...)
-		b = append(appendTime(b, r.Drop.To), '"')
-	}
-	if r.Drop.Points > 0 {
-		b = append(b, `,"points":`...)
-		b = strconv.AppendUint(b, uint64(r.Drop.Points), 10)
-	}
-	b = append(b, `,"seq":`...)
-	b = strconv.AppendUint(b, r.Seq, 10)
-	p.drop = append(b, '}')
-	return mapping.Message{Topic: p.topic(p.cfg.DropTopic, ""), Payload: p.drop[start:len(p.drop):len(p.drop)], QoS: byte(p.cfg.QoS)}
 }
 
 // Plain must satisfy what Upstream asks of a session.

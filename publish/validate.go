@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/mapping"
 )
 
 // problems collects the field errors of one Validate.
@@ -175,8 +177,12 @@ func (c *Config) validateData(p *problems) {
 	for i, glob := range c.Filter.Exclude {
 		checkGlob(p, fmt.Sprintf("filter.exclude[%d]", i), glob)
 	}
-	if strings.ContainsAny(c.DropTopic, "+#") {
-		p.add("drop_topic", "+ and # must not be in a topic to publish to", "use {site} and plain levels") // [MQTT-3.3.2-2]
+	checkTopic(p, "drop_topic", c.DropTopic, "point", "device")
+	if c.Topic != "" {
+		checkTopic(p, "topic", c.Topic)
+		if t, err := mapping.ParseTopic(c.Topic); err == nil && c.Payload == payloadJSONDevice && t.Uses("point") {
+			p.add("topic", "a message of json-device carries many points", "remove {point} from the topic")
+		}
 	}
 }
 
@@ -212,8 +218,8 @@ func (c *Config) validateStatus(p *problems) {
 	s := &c.Status
 	p.oneOf("status.payload", s.Payload, "json", "text")
 	p.between("status.qos", s.QoS, 0, 2)
-	checkTopic(p, "status.topic", s.Topic)
-	checkTopic(p, "status.device_topic", s.DeviceTopic)
+	checkTopic(p, "status.topic", s.Topic, "point", "device")
+	checkTopic(p, "status.device_topic", s.DeviceTopic, "point")
 	if !strings.Contains(s.DeviceTopic, "{device}") {
 		p.add("status.device_topic", "all devices would share one status topic", "put {device} into it")
 	}
@@ -225,9 +231,22 @@ func (c *Config) validateStatus(p *problems) {
 	}
 }
 
-func checkTopic(p *problems, field, topic string) {
-	if topic == "" || strings.ContainsAny(topic, "+#") { // [MQTT-3.3.2-2]
-		p.add(field, fmt.Sprintf("%q is not a topic to publish to", topic), "use plain levels, {site} and {device}, or status: {off: true}")
+// checkTopic parses a template that must not use the tokens without.
+func checkTopic(p *problems, field, template string, without ...string) {
+	topic, err := mapping.ParseTopic(template)
+	if err != nil {
+		var problem *mapping.TopicError
+		if errors.As(err, &problem) {
+			p.add(field, problem.Message, problem.Fix)
+			return
+		}
+		p.add(field, err.Error(), "")
+		return
+	}
+	for _, token := range without {
+		if topic.Uses(token) {
+			p.add(field, "{"+token+"} has no meaning here", "remove it")
+		}
 	}
 }
 
