@@ -16,8 +16,8 @@ type retained struct {
 	topic string
 	// of a point
 	point  *mapping.Point
-	record mapping.Record
-	known  bool // record holds something
+	record [1]mapping.Record // the last one
+	known  bool              // there was one
 	// of a client
 	message *message
 
@@ -40,9 +40,10 @@ type audience struct {
 //	                            └─ encode once ──▶ outbox of each subscriber
 //	subscribe ──▶ encode what matches ──▶ outbox of that subscriber
 type board struct {
-	format format
-	count  *counters
-	limits Limits
+	format  format
+	encoder *mapping.Encoder // guarded by mu
+	count   *counters
+	limits  Limits
 	// resolve asks the index of subscriptions and the rights; owned says that
 	// the topic is a point's. It is called with mu held.
 	resolve func(topic string, owned bool) audience
@@ -57,14 +58,21 @@ type board struct {
 	clients int // entries with clients' messages
 	packet  []byte
 	text    []byte
-	touched []*guard
+	batch   mapping.Batch
+	// composed is what compose returns for a point.
+	composed message
+	touched  []*guard
 }
 
-func newBoard(f format, limits Limits, count *counters) *board {
-	return &board{
-		format: f, count: count, limits: limits,
-		entries: make(map[string]*retained), points: make(map[*mapping.Point]*retained),
+func newBoard(f format, site string, limits Limits, count *counters) (*board, error) {
+	encoder, err := mapping.NewEncoder(mapping.EncoderConfig{Payload: f.payload, Topic: f.topic, Site: site, Gateway: f.gateway})
+	if err != nil {
+		return nil, err
 	}
+	return &board{
+		format: f, encoder: encoder, count: count, limits: limits,
+		entries: make(map[string]*retained), points: make(map[*mapping.Point]*retained),
+	}, nil
 }
 
 // setPoints makes points the ones that are known; values of others go.
@@ -90,7 +98,7 @@ func (b *board) bind(p *mapping.Point) *retained {
 	if entry := b.points[p]; entry != nil {
 		return entry
 	}
-	b.text = b.format.topic(b.text[:0], p)
+	b.text = b.format.appendTopic(b.text[:0], p)
 	entry := b.entries[string(b.text)]
 	if entry == nil {
 		entry = &retained{topic: string(b.text)}
@@ -132,7 +140,7 @@ func (b *board) record(recs []mapping.Record) {
 			continue
 		}
 		entry := b.bind(r.Point)
-		entry.record, entry.known = *r, true
+		entry.record[0], entry.known = *r, true
 		if to := b.audienceOf(entry); len(to.direct)+len(to.shared) > 0 {
 			if m := b.compose(entry); m != nil {
 				b.deliver(m, to, entry)
@@ -220,11 +228,12 @@ func (b *board) compose(entry *retained) *message {
 	if !entry.known {
 		return nil
 	}
-	b.text = b.format.payload(b.text[:0], &entry.record)
-	if len(b.text) == 0 {
-		return nil // an empty retained message would mean "forget"
+	b.batch.Reset()
+	if err := b.encoder.Append(&b.batch, entry.record[:], false); err != nil {
+		return nil // only what is no sample cannot be encoded
 	}
-	return &message{topic: entry.topic, payload: b.text, retain: true}
+	b.composed = message{topic: entry.topic, payload: b.batch.Messages[0].Payload, retain: true}
+	return &b.composed
 }
 
 // deliver queues m for everybody in the audience. entry is that of a retained
@@ -251,7 +260,7 @@ func (b *board) send(m *message, t *target, entry *retained, retain bool) {
 		return // [MQTT-3.1.2-25]
 	}
 	sent := false
-	if entry != nil && len(m.payload) > 0 {
+	if entry != nil {
 		sent = t.guard.queueRetained(entry, b.packet)
 	} else {
 		sent = t.guard.queue(b.packet) == nil
@@ -312,8 +321,8 @@ func (b *board) sendRetained(t *target, entry *retained, may func(topic string) 
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m := b.compose(entry)
-	if m == nil {
-		return true
+	if m == nil || len(m.payload) == 0 {
+		return true // there is no value, and an empty one would mean "forget"
 	}
 	if m.expired(time.Now()) {
 		b.dropMessage(entry)

@@ -28,6 +28,8 @@ type Appender interface {
 type Options struct {
 	// Site is the name of the site; everything below it may be read.
 	Site string
+	// Gateway fills {gateway} in topics.
+	Gateway string
 	// Points are the points of the site; their topics are known, and
 	// protected, before their first value.
 	Points []*mapping.Point
@@ -74,12 +76,14 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
 	}
-	f, err := cfg.format()
+	f, err := cfg.format(opts.Gateway)
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b.gate = &gate{limits: cfg.Limits, count: &b.count}
-	b.board = newBoard(f, cfg.Limits, &b.count)
+	if b.board, err = newBoard(f, opts.Site, cfg.Limits, &b.count); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
 	b.board.resolve = b.audienceOf
 	b.board.setPoints(opts.Points)
 	b.lan = newLANQueue(appender.Append, b.board.publish, &b.count, b.log)
@@ -89,7 +93,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	b.server = mqtt.New(&mqtt.Options{
 		Capabilities: cfg.capabilities(),
 		Logger:       slog.New(slog.DiscardHandler), // it logs payloads and passwords
-		// The guard reads ahead; mochi need not.
+		// The guard reads ahead and gathers writes; mochi need not.
 		ClientNetReadBufferSize: 64,
 		SysTopicResendInterval:  30,
 	})
@@ -223,6 +227,9 @@ func (b *Broker) serve(conn net.Conn, name string, local bool) {
 		return // it is gone already
 	}
 	err := b.server.EstablishConnection(name, g)
+	if g.session.Load() == nil && !g.outlives() {
+		b.forget(g) // mochi keeps a session whose CONNACK it could not send
+	}
 	b.log.Debug("connection ended", "client", g.clientID(), "remote", g.remote, "listener", name, "error", err)
 }
 

@@ -114,8 +114,8 @@ func (c *Config) Validate() []configs.FieldError {
 			add("users", "see the fields in the documentation; the file must be readable by its owner only (chmod 600)", "%v", err)
 		}
 	}
-	if _, err := c.format(); err != nil {
-		add("topic", "use {site}, {device}, {point} and the payload json or value", "%v", err)
+	if _, err := c.format(""); err != nil {
+		add("topic", "use tokens such as {site}, {device} and {point}, and the payload json or value", "%v", err)
 	}
 	c.Limits.validate(add)
 	return problems

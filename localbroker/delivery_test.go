@@ -28,7 +28,7 @@ func TestPointsAreRetainedAndLive(t *testing.T) {
 				t.Fatalf("granted %#x, want QoS 0", code)
 			}
 			topic, payload, retain := w.message()
-			want := `{"t":"2023-11-14T22:13:20Z","v":2,"q":"good","u":"V"}`
+			want := `{"v":2,"u":"V","ts":"2023-11-14T22:13:20.000Z","q":"good"}`
 			if topic != "plant/meter/u" || payload != want || !retain {
 				t.Errorf("retained: %s %s %v", topic, payload, retain)
 			}
@@ -49,6 +49,29 @@ func TestPointsAreRetainedAndLive(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestBadValueClears sends bare values: a panel must not go on showing the last
+// good one.
+func TestBadValueClears(t *testing.T) {
+	cfg := testConfig()
+	cfg.Payload = "value"
+	ps := points("u")
+	b := start(t, cfg, Options{Points: ps})
+	w := dial(t, b.address, 4).connect("panel")
+	w.subscribe("plant/#", 0)
+	bad := mapping.Record{Point: ps[0], Reason: sources.ReasonTimeout, Stamp: stoppedClock{}.Now()}
+	if err := b.Record([]mapping.Record{value(ps[0], 231.5), bad}); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"231.5", ""} {
+		if _, payload, _ := w.message(); payload != want {
+			t.Errorf("got %q, want %q", payload, want)
+		}
+	}
+	late := dial(t, b.address, 4).connect("late")
+	late.subscribe("plant/#", 0)
+	late.ping() // nothing retained
 }
 
 func TestPointsOfAReloadReplaceTheOld(t *testing.T) {
@@ -157,7 +180,7 @@ func TestSlowSubscriberGetsTheNewestValue(t *testing.T) {
 		newest := map[string]string{}
 		for len(newest) < 3 {
 			topic, payload, _ := w.message()
-			if payload == `{"t":"2023-11-14T22:13:20Z","v":999,"q":"good","u":"V"}` {
+			if payload == `{"v":999,"u":"V","ts":"2023-11-14T22:13:20.000Z","q":"good"}` {
 				newest[topic] = payload
 			}
 		}
@@ -295,11 +318,7 @@ func TestStopSaysGoodbyeAndLeavesNothingBehind(t *testing.T) {
 	if s := b.Stats(); s.Running || s.Listeners[0].Listening {
 		t.Errorf("stats %+v", s)
 	}
-	for deadline := time.Now().Add(patience); runtime.NumGoroutine() > before; runtime.Gosched() {
-		if time.Now().After(deadline) {
-			t.Fatalf("%d goroutines, %d before", runtime.NumGoroutine(), before)
-		}
-	}
+	eventually(t, func() bool { return runtime.NumGoroutine() <= before })
 }
 
 func TestRecordShowsValuesThoughTheLogRefuses(t *testing.T) {

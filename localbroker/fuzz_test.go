@@ -10,6 +10,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"sluice/mapping"
 )
 
 // decode lets mochi decode a body, as its reader does.
@@ -107,18 +109,19 @@ func (r *reading) SetReadDeadline(time.Time) error { return nil }
 // through mochi: the alternative to the board.
 func BenchmarkInlinePublish(b *testing.B) {
 	server := mqtt.New(&mqtt.Options{InlineClient: true})
-	p := points("u")[0]
-	r := value(p, 231.4)
-	var cfg Config
-	cfg.SetDefaults()
-	f, err := cfg.format()
+	r := []mapping.Record{value(points("u")[0], 231.4)}
+	encoder, err := mapping.NewEncoder(mapping.EncoderConfig{Site: "plant"})
 	if err != nil {
 		b.Fatal(err)
 	}
+	var batch mapping.Batch
 	b.ReportAllocs()
 	for b.Loop() {
-		topic := f.topic(nil, p)
-		if err := server.Publish(string(topic), f.payload(nil, &r), true, 0); err != nil {
+		batch.Reset()
+		if err := encoder.Append(&batch, r, false); err != nil {
+			b.Fatal(err)
+		}
+		if err := server.Publish(batch.Messages[0].Topic, batch.Messages[0].Payload, true, 0); err != nil {
 			b.Fatal(err)
 		}
 	}

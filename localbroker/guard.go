@@ -227,6 +227,19 @@ func (g *guard) disconnect(code packets.Code) {
 	}
 }
 
+// outlives reports whether the client asked for a session that outlives its
+// connection.
+func (g *guard) outlives() bool {
+	if g.client == nil {
+		return false
+	}
+	p := &g.client.Properties
+	if p.ProtocolVersion == 5 {
+		return p.Props.SessionExpiryInterval > 0
+	}
+	return !p.Clean
+}
+
 // clientID returns the client identifier, empty before the CONNECT.
 func (g *guard) clientID() string {
 	if g.client == nil {

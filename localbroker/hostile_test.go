@@ -58,6 +58,7 @@ func TestPanicEndsOneConnectionOnly(t *testing.T) {
 	w.publish("lan/x", "1", 1, 1, false)
 	w.expectClosed()
 	bystander.ping()
+	eventually(t, func() bool { s := b.Stats(); return s.Panics == 1 && s.Sessions == 1 && s.Subscriptions == 0 })
 	again := dial(t, b.address, 5).connect("victim")
 	again.publish("lan/x", "2", 1, 1, false)
 	again.expect(0x40)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -321,4 +322,14 @@ func points(names ...string) []*mapping.Point {
 // value is a good record of a point.
 func value(p *mapping.Point, v float64) mapping.Record {
 	return mapping.Record{Point: p, Value: sources.Float64(v), Quality: sources.Good, Stamp: stoppedClock{}.Now()}
+}
+
+// eventually waits for what no packet tells.
+func eventually(t testing.TB, holds func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !holds(); runtime.Gosched() {
+		if time.Now().After(deadline) {
+			t.Fatal("it never came true")
+		}
+	}
 }
