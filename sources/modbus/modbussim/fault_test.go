@@ -78,54 +78,61 @@ func faultServer(t *testing.T, rules ...string) *Server {
 	return s
 }
 
+// The request to unit 1 for holding registers 0 and 1, and its reply.
+const (
+	tcpRequest = "0005 0000 0006 01 03 0000 0002"
+	tcpReply   = "000500000007010304" + "11112222"
+)
+
+// tcpFaults is what comes back under each rule, and when.
+var tcpFaults = map[string][]string{
+	"no fault":              {"0s " + tcpReply},
+	"late 2s":               {"2s " + tcpReply},
+	"duplicate":             {"0s " + tcpReply, "0s " + tcpReply},
+	"half":                  {"0s 000500000007"},
+	"half-late 300ms":       {"0s 000500000007", "300ms 01030411112222"},
+	"half-close":            {"0s 000500000007", "0s closed"},
+	"wrong-unit":            {"0s 00050000000702030411112222"},
+	"other-unit 1s":         {"0s 00050000000707030477777777", "1s " + tcpReply},
+	"wrong-transaction":     {"0s 00060000000701030411112222"},
+	"wrong-protocol":        {"0s 00050001000701030411112222"},
+	"mbap-length 0":         {"0s 00050000000001030411112222"},
+	"mbap-length 1":         {"0s 00050000000101030411112222"},
+	"mbap-length 300":       {"0s 00050000012C01030411112222"},
+	"mbap-length 65535":     {"0s 00050000FFFF01030411112222"},
+	"wrong-function":        {"0s 00050000000701040411112222"},
+	"wrong-byte-count":      {"0s 00050000000701030611112222"},
+	"fewer":                 {"0s 0005000000050103021111"},
+	"fewer 9":               {"0s 000500000003010300"},
+	"more 2":                {"0s 0005000000" + "0B" + "010308" + "1111222200000000"},
+	"bad-crc":               {"0s " + tcpReply},
+	"noise-before 2":        {"0s 9FBE" + tcpReply},
+	"noise-after 2":         {"0s " + tcpReply + "9FBE"},
+	"garbage 3":             {"0s 9FBE55"},
+	"echo":                  {"0s 000500000006010300000002", "0s " + tcpReply},
+	"exception 11":          {"0s 00050000000301830B"},
+	"exception":             {"0s 000500000003018304"},
+	"exception-split 2 5ms": {"0s 00050000", "5ms 0003018302"},
+	"busy":                  {"0s 000500000003018306"},
+	"silence":               nil,
+	"close":                 {"0s closed"},
+	"close-after":           {"0s " + tcpReply, "0s closed"},
+	"reboot":                {"0s closed"},
+	"dribble 1ms": {"0s 00", "1ms 05", "2ms 00", "3ms 00", "4ms 00", "5ms 07", "6ms 01", "7ms 03", "8ms 04",
+		"9ms 11", "10ms 11", "11ms 22", "12ms 22"},
+}
+
 func TestFaultBytesOverTCP(t *testing.T) {
-	const (
-		request = "0005 0000 0006 01 03 0000 0002"
-		reply   = "000500000007010304" + "11112222"
-	)
-	tests := map[string][]string{
-		"no fault":              {"0s " + reply},
-		"late 2s":               {"2s " + reply},
-		"duplicate":             {"0s " + reply, "0s " + reply},
-		"half":                  {"0s 000500000007"},
-		"half-late 300ms":       {"0s 000500000007", "300ms 01030411112222"},
-		"half-close":            {"0s 000500000007", "0s closed"},
-		"wrong-unit":            {"0s 00050000000702030411112222"},
-		"other-unit 1s":         {"0s 00050000000707030477777777", "1s " + reply},
-		"wrong-transaction":     {"0s 00060000000701030411112222"},
-		"wrong-protocol":        {"0s 00050001000701030411112222"},
-		"mbap-length 0":         {"0s 00050000000001030411112222"},
-		"mbap-length 1":         {"0s 00050000000101030411112222"},
-		"mbap-length 300":       {"0s 00050000012C01030411112222"},
-		"mbap-length 65535":     {"0s 00050000FFFF01030411112222"},
-		"wrong-function":        {"0s 00050000000701040411112222"},
-		"wrong-byte-count":      {"0s 00050000000701030611112222"},
-		"fewer":                 {"0s 0005000000050103021111"},
-		"fewer 9":               {"0s 000500000003010300"},
-		"more 2":                {"0s 0005000000" + "0B" + "010308" + "1111222200000000"},
-		"bad-crc":               {"0s " + reply},
-		"noise-before 2":        {"0s 9FBE" + reply},
-		"noise-after 2":         {"0s " + reply + "9FBE"},
-		"garbage 3":             {"0s 9FBE55"},
-		"echo":                  {"0s 000500000006010300000002", "0s " + reply},
-		"exception 11":          {"0s 00050000000301830B"},
-		"exception":             {"0s 000500000003018304"},
-		"exception-split 2 5ms": {"0s 00050000", "5ms 0003018302"},
-		"busy":                  {"0s 000500000003018306"},
-		"silence":               nil,
-		"close":                 {"0s closed"},
-		"close-after":           {"0s " + reply, "0s closed"},
-		"reboot":                {"0s closed"},
-		"dribble 1ms": {"0s 00", "1ms 05", "2ms 00", "3ms 00", "4ms 00", "5ms 07", "6ms 01", "7ms 03", "8ms 04",
-			"9ms 11", "10ms 11", "11ms 22", "12ms 22"},
-	}
-	for rule, want := range tests {
+	for rule, want := range tcpFaults {
 		t.Run(rule, func(t *testing.T) {
 			s := faultServer(t)
 			if rule != "no fault" {
 				s = faultServer(t, rule)
 			}
-			got := exchangeIn(t, s.ServeTCPConn, map[time.Duration]string{0: request})
+			got := exchangeIn(t, s.ServeTCPConn, map[time.Duration]string{0: tcpRequest})
+			if rule == "noise-before 2" && !strings.HasSuffix(got[0], tcpReply) || rule == "noise-after 2" && !strings.HasPrefix(got[0], "0s "+tcpReply) {
+				t.Errorf("the reply is not where it belongs: %q", got)
+			}
 			if strings.HasPrefix(rule, "noise") || strings.HasPrefix(rule, "garbage") {
 				got, want = lengths(got), lengths(want) // random bytes
 			}
@@ -137,7 +144,7 @@ func TestFaultBytesOverTCP(t *testing.T) {
 			}
 		})
 	}
-	covered := fmt.Sprint(tests)
+	covered := fmt.Sprint(tcpFaults)
 	for _, kind := range FaultKinds() {
 		if kind != Random && !strings.Contains(covered, kind.String()) {
 			t.Errorf("fault %v is not tested", kind)
@@ -216,27 +223,28 @@ func TestRebootSilencesTheUnit(t *testing.T) {
 	})
 }
 
-// TestWhichRequestsAreHarmed sends 12 requests and lists the harmed ones.
+// harmed lists which of 12 requests for two registers from 10 on each rule harms.
+var harmed = map[string]string{
+	"silence":                  "1 2 3 4 5 6 7 8 9 10 11 12",
+	"silence every 5":          "5 10",
+	"silence nth 3":            "3",
+	"silence times 2":          "1 2",
+	"silence every 2 times 2":  "2 4",
+	"busy 3 every 5":           "5 6 7 10 11 12",
+	"unit=2 silence":           "",
+	"holding silence":          "1 2 3 4 5 6 7 8 9 10 11 12",
+	"input silence":            "",
+	"holding 11 silence":       "1 2 3 4 5 6 7 8 9 10 11 12",
+	"holding 12 silence":       "",
+	"holding 0-9 silence":      "",
+	"holding 0x0-0xA silence":  "1 2 3 4 5 6 7 8 9 10 11 12",
+	"unit=1 silence rate 100%": "1 2 3 4 5 6 7 8 9 10 11 12",
+	"silence rate 30% seed 5":  "rate",
+	"silence rate 0.3 seed 5":  "rate",
+}
+
 func TestWhichRequestsAreHarmed(t *testing.T) {
-	tests := map[string]string{
-		"silence":                  "1 2 3 4 5 6 7 8 9 10 11 12",
-		"silence every 5":          "5 10",
-		"silence nth 3":            "3",
-		"silence times 2":          "1 2",
-		"silence every 2 times 2":  "2 4",
-		"busy 3 every 5":           "5 6 7 10 11 12",
-		"unit=2 silence":           "",
-		"holding silence":          "1 2 3 4 5 6 7 8 9 10 11 12",
-		"input silence":            "",
-		"holding 11 silence":       "1 2 3 4 5 6 7 8 9 10 11 12",
-		"holding 12 silence":       "",
-		"holding 0-9 silence":      "",
-		"holding 0x0-0xA silence":  "1 2 3 4 5 6 7 8 9 10 11 12",
-		"unit=1 silence rate 100%": "1 2 3 4 5 6 7 8 9 10 11 12",
-		"silence rate 30% seed 5":  "rate",
-		"silence rate 0.3 seed 5":  "rate",
-	}
-	for rule, want := range tests {
+	for rule, want := range harmed {
 		t.Run(rule, func(t *testing.T) {
 			s := faultServer(t)
 			f, err := ParseFault(rule)
@@ -247,22 +255,22 @@ func TestWhichRequestsAreHarmed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			var harmed []string
+			var hit []string
 			for i := range 12 {
 				req := Request{Unit: 1, Table: register.HoldingRegister, Address: 10, Quantity: 2}
 				if _, _, acts := r.meet(&req, onTCP); acts {
-					harmed = append(harmed, fmt.Sprint(i+1))
+					hit = append(hit, fmt.Sprint(i+1))
 				}
 			}
 			if want == "rate" {
-				if len(harmed) == 0 || len(harmed) > 8 {
-					t.Errorf("rate of 30 %% harmed %v of 12", harmed)
+				if len(hit) == 0 || len(hit) > 8 {
+					t.Errorf("rate of 30 %% harmed %v of 12", hit)
 				}
-			} else if got := strings.Join(harmed, " "); got != want {
+			} else if got := strings.Join(hit, " "); got != want {
 				t.Errorf("harmed %q, want %q", got, want)
 			}
-			if int(r.Hits()) != len(harmed) {
-				t.Errorf("hits: %d, want %d", r.Hits(), len(harmed))
+			if int(r.Hits()) != len(hit) {
+				t.Errorf("hits: %d, want %d", r.Hits(), len(hit))
 			}
 		})
 	}

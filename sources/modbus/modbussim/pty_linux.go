@@ -117,8 +117,9 @@ func (p *PTY) serve(ctx context.Context) {
 		case closed:
 			return
 		case plugged != nil:
-			_ = p.server.serveRTU(ctx, ptyLine{p, plugged}, p.cfg, path, 0) // ends with the line
-			_ = p.Unplug()                                                  // reported by those who unplug
+			line := ptyLine{p, plugged}
+			_ = p.server.serveRTU(ctx, line, p.cfg, path, 0) // ends with the line
+			_ = line.Close()                                 // reported to whoever unplugs
 		default:
 			if !p.wait(ctx, changed) {
 				return
