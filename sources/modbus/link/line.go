@@ -58,7 +58,8 @@ func (c *Config) Line() Line {
 	line.CharTime = time.Duration(line.BitsPerChar) * time.Second / time.Duration(c.Baud)
 	line.Silence = maxSilence
 	if c.Baud <= 19200 {
-		line.Silence = line.CharTime * 7 / 2
+		bits := time.Duration(7 * line.BitsPerChar) // of seven half characters
+		line.Silence = (bits*time.Second/2 + time.Duration(c.Baud) - 1) / time.Duration(c.Baud)
 	}
 	return line
 }

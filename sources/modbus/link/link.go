@@ -26,7 +26,7 @@ const (
 // framing is what differs between RTU and Modbus TCP.
 type framing interface {
 	// opened is told about each fresh port.
-	opened()
+	opened(p port)
 	// readyAt returns when a request to unit may go out.
 	readyAt(unit uint8) time.Time
 	// exchange sends request and returns the reply PDU, which may be an
@@ -66,6 +66,7 @@ type Link struct {
 // The error joins what Validate finds wrong; defaults are set before.
 func New(c Config) (*Link, error) {
 	c.Units = maps.Clone(c.Units)
+	paced := c.Serial != "" || c.Baud != 0
 	c.SetDefaults()
 	var problems []error
 	for _, p := range c.Validate() {
@@ -84,9 +85,9 @@ func New(c Config) (*Link, error) {
 		l.framing = newTCP(&c, &l.book)
 	case KindSerial:
 		l.open = func(context.Context) (port, error) { return openSerial(&c) }
-		l.framing = newRTU(&c, &l.book)
+		l.framing = newRTU(&c, paced, &l.book)
 	default:
-		l.framing = newRTU(&c, &l.book)
+		l.framing = newRTU(&c, paced, &l.book)
 	}
 	return l, nil
 }
@@ -239,7 +240,7 @@ func (l *Link) connect(ctx context.Context) error {
 	}
 	l.port = p
 	l.silent = 0
-	l.framing.opened()
+	l.framing.opened(p)
 	l.book.count(func(s *Stats) {
 		s.Connects++
 		s.Connected, s.Since, s.LastError = true, time.Now(), ""

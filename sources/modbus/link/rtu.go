@@ -33,8 +33,7 @@ const (
 // for 3.5 characters.
 type rtu struct {
 	line       Line
-	configured Echo
-	echo       Echo // as configured, or as found out on this port
+	echo       Echo
 	gap        time.Duration
 	turnAround time.Duration
 	units      map[uint8]Unit
@@ -42,32 +41,42 @@ type rtu struct {
 	book       *book
 	trace      func(bool, []byte)
 
+	paced    bool // the speed of the line is known
+	pacing   pacing
+	dropped  bool                // a reply to this request came too early
+	asked    time.Time           // when the request under way was sent
 	lastByte time.Time           // when the line was last busy
 	late     map[uint8]time.Time // until then a late reply of the unit may come
 	rest     map[uint8]time.Time // until then the unit wants its pause
-	echoes   int                 // echoes heard, as long as it is not decided
-	quiet    bool                // a reply came without an echo
+	echoes   int                 // echoes before the last replies to reads, in a row
+	quiet    bool                // the last reply to a read came without an echo
 	buf      [maxReceived]byte
 }
 
-func newRTU(c *Config, b *book) *rtu {
+// newRTU returns the framing for a line. paced says that c.Baud is the speed of
+// the real line and not just assumed.
+func newRTU(c *Config, paced bool, b *book) *rtu {
 	r := &rtu{
-		line: c.Line(), configured: c.Echo, gap: gapTCP, turnAround: c.TurnAround, units: c.Units, book: b, trace: c.Trace,
+		line: c.Line(), echo: c.Echo, gap: gapTCP, turnAround: c.TurnAround, paced: paced, units: c.Units, book: b, trace: c.Trace,
 		codecs: map[uint8]codec{}, late: map[uint8]time.Time{}, rest: map[uint8]time.Time{},
 	}
 	if c.Kind() == KindSerial {
 		r.gap = gapSerial
 	}
 	if c.RS485 != nil && c.RS485.RXDuringTX {
-		r.configured = EchoYes
+		r.echo = EchoYes
 	}
 	return r
 }
 
 // opened starts a fresh port. What was late before may still be.
-func (r *rtu) opened() {
+func (r *rtu) opened(p port) {
 	r.lastByte = time.Now()
-	r.echo, r.echoes, r.quiet = r.configured, 0, false
+	r.echoes, r.quiet = 0, false
+	r.pacing = pacingNone
+	if u, ok := p.(interface{ paced() bool }); r.paced && (!ok || u.paced()) {
+		r.pacing = pacingUnknown
+	}
 }
 
 // readyAt returns when a request to unit need not wait for others any more.
@@ -97,7 +106,7 @@ func (r *rtu) exchange(ctx context.Context, p port, unit uint8, request []byte, 
 	if lost, err := r.awaitSilence(ctx, p, unit, timeout); err != nil {
 		return nil, lost, err
 	}
-	sent, err := r.send(p, adu, timeout)
+	start, sent, err := r.send(p, adu, timeout)
 	if err != nil {
 		return nil, true, err
 	}
@@ -105,6 +114,7 @@ func (r *rtu) exchange(ctx context.Context, p port, unit uint8, request []byte, 
 		return nil, false, sleep(ctx, time.Until(sent.Add(r.turnAround)))
 	}
 	s := scanner{codec: c, adu: adu, request: request}
+	r.asked = start
 	deadline := sent.Add(timeout + r.line.FrameTime(expectedLength(request)))
 	reply, lost, err = r.receive(ctx, p, &s, deadline)
 	now := time.Now()
@@ -165,18 +175,18 @@ func (r *rtu) stray(n int) {
 	})
 }
 
-// send writes adu and returns when its last character leaves the wire.
-func (r *rtu) send(p port, adu []byte, timeout time.Duration) (end time.Time, err error) {
-	start := time.Now()
+// send writes adu and returns when its first and last character leave.
+func (r *rtu) send(p port, adu []byte, timeout time.Duration) (start, end time.Time, err error) {
+	start = time.Now()
 	wire := time.Duration(len(adu)) * r.line.CharTime
 	if err := p.SetWriteDeadline(start.Add(wire + timeout)); err != nil {
-		return end, err
+		return start, end, err
 	}
 	if r.trace != nil {
 		r.trace(true, adu)
 	}
 	if _, err := p.Write(adu); err != nil {
-		return end, err
+		return start, end, err
 	}
 	end = start.Add(wire)
 	r.lastByte = end
@@ -184,17 +194,18 @@ func (r *rtu) send(p port, adu []byte, timeout time.Duration) (end time.Time, er
 		s.Requests++
 		s.BytesSent += uint64(len(adu))
 	})
-	return end, nil
+	return start, end, nil
 }
 
 // receive collects bytes until they hold the reply, the line falls silent after
 // enough of them, or the deadline passes.
 func (r *rtu) receive(ctx context.Context, p port, s *scanner, deadline time.Time) (reply []byte, lost bool, err error) {
 	received, echoed := r.buf[:0], false
+	r.dropped = false
 	enough := expectedLength(s.request) + overheadRTU
 	for {
 		limit := deadline
-		if len(received) >= enough && r.lastByte.Add(r.gap).Before(limit) {
+		if s.begun && len(received) >= enough && r.lastByte.Add(r.gap).Before(limit) {
 			limit = r.lastByte.Add(r.gap)
 		}
 		n, timeout, err := readUntil(ctx, p, r.buf[len(received):], limit)
@@ -213,15 +224,55 @@ func (r *rtu) receive(ctx context.Context, p port, s *scanner, deadline time.Tim
 			received, echoed = r.stripEcho(received, s.adu)
 		}
 		if echoed || r.echo != EchoYes {
-			if reply := s.scan(received, timeout); reply != nil {
-				r.learnEcho(echoed)
+			reply, end := s.scan(received, timeout)
+			if reply != nil && r.believable(len(s.adu)+len(reply)+overheadRTU) {
+				r.learnEcho(s.request, echoed)
 				return reply, false, nil
+			}
+			if reply != nil {
+				s.rejected = fmt.Errorf("%w: a reply to an older request came", ErrFrame)
+				received = r.buf[:copy(r.buf[:], received[end:])]
+				continue
 			}
 		}
 		if timeout || len(received) == len(r.buf) {
+			if r.dropped { // the early reply was the only one: the line may have no pace
+				r.pacing = pacingUnknown
+			}
 			return nil, false, r.failure(s, received, echoed)
 		}
 	}
+}
+
+// pacing is what is known about the time that bytes take. A reply that is
+// complete before request and reply fit on the wire answers an older request:
+// it is a duplicate, or late. But a USB device may have no real line behind its
+// baud rate, and then is always that fast; so is a simulator.
+type pacing uint8
+
+const (
+	pacingUnknown pacing = iota
+	pacingReal           // the first reply took its time: faster ones are old
+	pacingNone           // the first reply did not: time tells nothing
+)
+
+// believable reports whether a reply may be complete by now, with chars
+// characters to send both ways since it was asked for. The first reply on a
+// port decides whether the time means anything: nothing older can be under way
+// there.
+func (r *rtu) believable(chars int) bool {
+	wire := time.Duration(chars) * r.line.CharTime
+	early := r.lastByte.Sub(r.asked) < wire-wire/8
+	switch {
+	case r.pacing == pacingReal:
+		r.dropped = r.dropped || early
+		return !early
+	case r.pacing == pacingUnknown && early:
+		r.pacing = pacingNone
+	case r.pacing == pacingUnknown:
+		r.pacing = pacingReal
+	}
+	return true
 }
 
 // failure names what was wrong with what came.
@@ -236,14 +287,14 @@ func (r *rtu) failure(s *scanner, received []byte, echoed bool) error {
 }
 
 // stripEcho removes the echo of adu, and noise before it, from the front of
-// received. Where none is expected, only an exact one at the very beginning
+// received. Where none is certain, only an exact one at the very beginning
 // counts; and a reply that looks like its request is not taken for one.
 func (r *rtu) stripEcho(received, adu []byte) (rest []byte, echoed bool) {
 	at := bytes.Index(received, adu)
 	switch {
 	case at < 0 || r.echo == EchoNo:
 		return received, false
-	case r.echo == EchoAuto && (at > 0 || repliesLikeRequest(adu[1:])):
+	case r.echo == EchoAuto && (at > 0 || repliesLikeRequest(adu[1:]) && r.echoes < echoesToBelieve):
 		return received, false
 	}
 	r.book.count(func(s *Stats) { s.Echoes++ })
@@ -251,26 +302,27 @@ func (r *rtu) stripEcho(received, adu []byte) (rest []byte, echoed bool) {
 	return r.buf[:n], true
 }
 
-// learnEcho decides Echo "auto" by the replies seen.
-func (r *rtu) learnEcho(echoed bool) {
-	if r.echo != EchoAuto {
+// learnEcho takes from the reply to a read whether the line echoes. The latest
+// reply without an echo always wins, so that a fault teaches nothing for long.
+func (r *rtu) learnEcho(request []byte, echoed bool) {
+	if r.echo != EchoAuto || repliesLikeRequest(request) {
 		return
+	}
+	if echoed {
+		r.echoes++
+	} else {
+		r.echoes = 0
 	}
 	r.quiet = !echoed
-	if !echoed {
-		r.echoes = 0
-		return
-	}
-	if r.echoes++; r.echoes >= echoesToBelieve {
-		r.echo = EchoYes
-		r.book.count(func(s *Stats) { s.EchoDetected = true })
+	if r.echoes <= echoesToBelieve {
+		r.book.count(func(s *Stats) { s.EchoDetected = r.echoes == echoesToBelieve })
 	}
 }
 
 // echoOpen reports whether it is not known if the line echoes, so that an echo
 // could pass for the reply to request.
 func (r *rtu) echoOpen(request []byte) bool {
-	return r.echo == EchoAuto && !r.quiet && repliesLikeRequest(request)
+	return r.echo == EchoAuto && !r.quiet && r.echoes < echoesToBelieve && repliesLikeRequest(request)
 }
 
 // errEchoOpen: Echo "auto" could not be decided before a write.

@@ -26,6 +26,8 @@ type scanner struct {
 	// rejected is why the best frame so far is not the reply: one with a valid
 	// CRC from the right unit.
 	rejected error
+	// begun says that bytes came which look like the head of the reply.
+	begun bool
 }
 
 // scan returns the first reply PDU in received, or nil. It tries every start,
@@ -33,8 +35,9 @@ type scanner struct {
 // frame that could still become complete hides all that starts after it, until
 // last says that nothing more will come.
 //
-// The reply may be an exception. It is part of received.
-func (s *scanner) scan(received []byte, last bool) []byte {
+// The reply may be an exception. It is part of received and its frame ends at
+// end.
+func (s *scanner) scan(received []byte, last bool) (reply []byte, end int) {
 	for start := 0; start+minFrame <= len(received); start++ {
 		rest := received[start:]
 		if rest[0] != s.adu[0] {
@@ -48,27 +51,28 @@ func (s *scanner) scan(received []byte, last bool) []byte {
 		case n == lengthUnknown && last:
 			n = replyLength(len(rest) - overheadRTU)
 		}
+		s.begun = true
 		switch size := int(n) + overheadRTU; {
 		case n <= 0 && !last && s.plausible(rest[1:]):
-			return nil // wait for the rest, or for the line to fall silent
+			return nil, 0 // wait for the rest, or for the line to fall silent
 		case n <= 0 || size > maxFrame:
 			continue
 		case size > len(rest):
 			if !last && s.plausible(rest[1:]) {
-				return nil
+				return nil, 0
 			}
 			continue
 		default:
 			reply, intact := s.verify(rest[:size])
 			if reply != nil {
-				return reply
+				return reply, start + size
 			}
 			if intact {
 				start += size - 1 // nothing begins inside of a frame
 			}
 		}
 	}
-	return nil
+	return nil, 0
 }
 
 // plausible reports whether an incomplete reply may still be the one: its byte

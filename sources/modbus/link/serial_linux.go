@@ -103,6 +103,9 @@ func (p *serialPort) lock(fd int, path string) error {
 	return err
 }
 
+// paced is false for a pseudo-terminal, which has no baud rate.
+func (p *serialPort) paced() bool { return !p.pty }
+
 // Discard drops what the kernel has received.
 func (p *serialPort) Discard() (int, error) {
 	if err := p.SetReadDeadline(time.Time{}); err != nil {

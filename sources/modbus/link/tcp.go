@@ -29,7 +29,7 @@ func newTCP(c *Config, b *book) *tcp {
 }
 
 // opened starts a fresh connection.
-func (t *tcp) opened() { t.pending = nil }
+func (t *tcp) opened(port) { t.pending = nil }
 
 // readyAt returns the zero time: a new request never has to wait.
 func (t *tcp) readyAt(uint8) time.Time { return time.Time{} }
@@ -78,7 +78,7 @@ func (t *tcp) exchange(ctx context.Context, p port, unit uint8, request []byte, 
 		if err == nil {
 			t.book.measured(unit, time.Since(start))
 		}
-		return reply, false, err
+		return reply, err != nil, err // a wrong frame may have a wrong length, too
 	}
 	return nil, true, fmt.Errorf("%w: more than %d replies to other requests", ErrFrame, maxDropped)
 }
