@@ -226,3 +226,41 @@ func TestUnitThatHangsUp(t *testing.T) {
 		}
 	})
 }
+
+// TestPollEndsAtFirstTimeout: a poll of eight reads of a device that has died
+// costs one timeout, and no more polls than it takes to be sure are tried.
+func TestPollEndsAtFirstTimeout(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		unit := &fakeUnit{}
+		before := 0
+		bench(t, Config{Line: TCPLine(), Devices: []Device{
+			{Name: "a", Unit: 1, Points: uints(0, 0, 1000, 1, 10*time.Second)},
+			{Name: "b", Unit: 2, Points: uints(2000, 0, 5, 1, 10*time.Second)}}},
+			tcp(map[uint8]*fakeUnit{1: unit, 2: {}}), 38*time.Second, func(change func(func())) {
+				time.Sleep(19 * time.Second)
+				change(func() { unit.dead, before = true, unit.requests })
+			})
+		// the polls at 20 s and at 30 s or just before
+		if n := unit.requests - before; n != 2 {
+			t.Errorf("%d requests in two polls", n)
+		}
+	})
+}
+
+// TestDeviceBecomesSlow: a device that comes back with replies ten times as
+// slow as before, within its configured timeout, is taken back.
+func TestDeviceBecomesSlow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		devices, units := tenUnits(5, time.Second, 0)
+		_, count := bench(t, Config{Line: TCPLine(), Devices: devices}, tcp(units), 20*time.Minute,
+			func(change func(func())) {
+				time.Sleep(time.Minute)
+				change(func() { units[3].dead = true })
+				time.Sleep(time.Minute)
+				change(func() { units[3].dead, units[3].think = false, 600*time.Millisecond })
+			})
+		if n := count.good[2000]; n < 10*60 {
+			t.Errorf("%d polls in 20 minutes", n)
+		}
+	})
+}

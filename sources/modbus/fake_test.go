@@ -74,7 +74,7 @@ func (l *fakeLine) Read(ctx context.Context, unit uint8, t register.Table, addr,
 	u.requests++
 	u.seen = append(u.seen, seenRead{began, addr, quantity, timeout})
 	l.sleep(8*l.char + l.silent)
-	if l.isDead(u, addr, quantity) {
+	if l.isDead(u, addr, quantity) || u.think+l.trip > timeout {
 		l.sleep(timeout)
 		l.deadBusy += time.Since(began)
 		return nil, link.ErrTimeout
