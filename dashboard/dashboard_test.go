@@ -158,6 +158,10 @@ func TestValues(t *testing.T) {
 	if w := get(t, h, "GET", "/api/v1/values", "localhost"); w.Body.String() != want || !json.Valid(w.Body.Bytes()) {
 		t.Errorf("got\n%s\nwant\n%s", w.Body, want)
 	}
+	recs := v.Records()
+	if len(recs) != 2 || recs[1].Point != power || !recs[1].Value.Equal(sources.Float32(231.4)) || recs[1].Stamp != at {
+		t.Errorf("records: %+v", recs)
+	}
 	v.Forget()
 	if got := string(v.appendJSON(nil)); got != "[]\n" {
 		t.Errorf("forgotten, but there is %s", got)

@@ -38,6 +38,17 @@ func (v *Values) Record(recs []mapping.Record) {
 	}
 }
 
+// Records returns the latest record of every point, sorted by device and point.
+func (v *Values) Records() []mapping.Record {
+	points, values := v.sorted()
+	recs := make([]mapping.Record, len(points))
+	for i, p := range points {
+		recs[i] = mapping.Record{Point: p, Value: values[i].value, Quality: values[i].quality,
+			Reason: values[i].reason, Stamp: values[i].stamp}
+	}
+	return recs
+}
+
 // Forget drops everything, after the points list has changed.
 func (v *Values) Forget() {
 	v.mu.Lock()
