@@ -2,7 +2,6 @@ package configs
 
 import (
 	"reflect"
-	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -63,7 +62,7 @@ func Decode(file string, data []byte, into any) (*Document, []Problem) {
 	}
 	for i := range d.found {
 		if !d.found[i].problem.Warning {
-			doc.failed = append(doc.failed, d.found[i].path)
+			doc.failed = append(doc.failed, failure{d.found[i].path, d.found[i].problem.Message})
 		}
 	}
 	problems := make([]Problem, len(d.found))
@@ -367,37 +366,4 @@ func inWhat(path string) string {
 		return ""
 	}
 	return " in " + path
-}
-
-// structFields are the keys of a struct with the fields they fill.
-type structFields struct {
-	byKey  map[string]reflect.Value
-	keys   []string // sorted
-	inline []reflect.Value
-}
-
-func fieldsOf(v reflect.Value) structFields {
-	f := structFields{byKey: map[string]reflect.Value{}}
-	f.add(v)
-	slices.Sort(f.keys)
-	return f
-}
-
-func (f *structFields) add(v reflect.Value) {
-	t := v.Type()
-	for i := range t.NumField() {
-		key, options, _ := strings.Cut(t.Field(i).Tag.Get("yaml"), ",")
-		switch {
-		case options == "inline":
-			f.inline = append(f.inline, v.Field(i))
-			f.add(v.Field(i))
-		case key == "" || key == "-" || !t.Field(i).IsExported():
-		default:
-			if _, twice := f.byKey[key]; twice {
-				panic("configs: two fields of " + t.String() + " have the key " + key)
-			}
-			f.byKey[key] = v.Field(i)
-			f.keys = append(f.keys, key)
-		}
-	}
 }

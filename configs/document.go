@@ -17,8 +17,11 @@ type Document struct {
 
 	root   *yaml.Node // content of the document, nil if it could not be parsed
 	lines  []string
-	failed []string // paths of the errors that Decode found
+	failed []failure // the errors that Decode found
 }
+
+// failure is an error of Decode: where, and the message.
+type failure struct{ path, message string }
 
 // Position is a place in a file; both count from 1, and the column counts
 // characters. The zero Position means the file as a whole.
@@ -48,12 +51,19 @@ func (d *Document) Has(path string) bool {
 
 // Failed reports whether Decode found an error at path or below it.
 func (d *Document) Failed(path string) bool {
+	return len(d.Messages(path)) > 0
+}
+
+// Messages returns the messages of the errors that Decode found at path or
+// below it.
+func (d *Document) Messages(path string) []string {
+	var all []string
 	for _, f := range d.failed {
-		if below(f, path) {
-			return true
+		if below(f.path, path) {
+			all = append(all, f.message)
 		}
 	}
-	return false
+	return all
 }
 
 // below reports whether path is at or below top.

@@ -33,7 +33,8 @@ func wanted(v reflect.Value) string {
 	return "a number"
 }
 
-// scalar reads a text as written into a field of a basic type.
+// scalar reads a text as written into a field of a basic type. It panics for a
+// field of another type, which is a mistake in the program.
 func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 	if n.Kind != yaml.ScalarNode {
 		d.wrongKind(n, path, v)
@@ -145,8 +146,7 @@ func notNumber(s string, whole bool) *ValueError {
 	e := &ValueError{Code: CodeNumber, Message: strconv.Quote(shorten(s)) + " is not a number"}
 	switch {
 	case zeroInt.MatchString(s):
-		e.Message = s + " could mean ten or eight: some programs read a leading 0 as octal"
-		e.Message = strings.Replace(e.Message, "ten or eight", "decimal or octal", 1)
+		e.Message = s + " begins with 0, which some programs read as octal"
 		e.Fix = "write it without the leading zero, or as 0x in hexadecimal"
 	case commaFloat.MatchString(s):
 		e.Fix = "use a decimal point: " + strings.Replace(s, ",", ".", 1)

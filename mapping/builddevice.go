@@ -49,7 +49,7 @@ func (b *builder) device(i int) {
 	readings := d.readings()
 	b.problems = append(b.problems, d.problems...)
 	if d.failed {
-		d.device.Disabled, d.device.Why = true, why(d.problems)
+		d.device.Disabled, d.device.Why = true, append(b.doc.Messages(path), why(d.problems)...)
 		b.site.Devices = append(b.site.Devices, d.device)
 		return
 	}
@@ -191,11 +191,10 @@ func (d *deviceBuild) points() {
 	for i := range d.config.Points {
 		name := d.config.Points[i].Key
 		at := place{doc: d.b.doc, path: configs.Join(d.path+".points", name)}
+		before := len(d.problems)
 		checkPointName(d.reporter, at, name)
-		if d.b.doc.Failed(at.path) {
-			continue
-		}
 		s := d.parsePoint(&d.config.Points[i].Value, at, base, said)
+		s.failed = d.b.doc.Failed(at.path) || len(why(d.problems[before:])) > 0
 		k := slices.IndexFunc(d.specs, func(n namedSpec) bool { return n.name == name })
 		if k < 0 {
 			d.specs = append(d.specs, namedSpec{name, s, true})

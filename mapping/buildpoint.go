@@ -20,7 +20,7 @@ func (d *deviceBuild) check(n *namedSpec) register.Point {
 		p.Order = *f.order
 	}
 	if f.address == nil {
-		if !d.failed {
+		if !n.spec.failed {
 			d.fail(n.spec.at, CodeNoAddress, "the point does not say what to read", d.noAddressFix(n.name))
 		}
 		return p
@@ -29,15 +29,15 @@ func (d *deviceBuild) check(n *namedSpec) register.Point {
 	if p.Type == 0 && p.Table.IsBit() {
 		p.Type = register.Bool
 	}
-	switch width := typeWidth(p.Type, p.Bytes); {
+	switch width := p.Registers(); {
 	case p.Type == 0:
-		if !d.failed {
+		if !n.spec.failed {
 			d.fail(n.spec.place("at"), CodeType, "the type is missing", "add as: with one of "+strings.Join(typeNames, ", "))
 		}
 	case p.Table.IsBit() && p.Type != register.Bool:
-		d.fail(n.spec.place("as"), CodeType, "a "+p.Table.String()+" is a single bit, not "+typeText(&p), "leave the type out, or read input or holding")
+		d.fail(n.spec.place("as"), CodeType, "a "+p.Table.String()+" is a single bit, not "+p.TypeName(), "leave the type out, or read input or holding")
 	case int(p.Address)+width > 65536:
-		d.fail(n.spec.place("at"), CodeAddress, fmt.Sprintf("%s at %d reaches beyond address 65535", typeText(&p), p.Address), "")
+		d.fail(n.spec.place("at"), CodeAddress, fmt.Sprintf("%s at %d reaches beyond address 65535", p.TypeName(), p.Address), "")
 	}
 	d.checkNumbers(n, &p)
 	d.checkEnum(n, &p)
@@ -69,7 +69,7 @@ func (d *deviceBuild) checkNumbers(n *namedSpec, p *register.Point) {
 	case f.scale != nil && f.scale.mant == 0:
 		d.fail(n.spec.place("scale"), CodeScale, "with a scale of 0 every value is 0", "leave the scale out for 1")
 	case !number && (f.scale != nil || f.offset != nil || f.round != nil || f.scaleFactor != ""):
-		d.fail(n.spec.at, CodeScale, typeText(p)+" is no number and cannot be scaled", "remove scale, offset and round")
+		d.fail(n.spec.at, CodeScale, p.TypeName()+" is no number and cannot be scaled", "remove scale, offset and round")
 	case p.Type == register.SunSSF && (f.scale != nil || f.offset != nil || f.scaleFactor != ""):
 		d.fail(n.spec.at, CodeScale, "a scale factor is not scaled itself", "remove scale, offset and scale_factor")
 	}
@@ -79,7 +79,7 @@ func (d *deviceBuild) checkNumbers(n *namedSpec, p *register.Point) {
 	if l := f.limits; l != nil {
 		switch {
 		case !number:
-			d.fail(n.spec.place("range"), CodeInvalidValue, typeText(p)+" is no number and has no range", "remove range")
+			d.fail(n.spec.place("range"), CodeInvalidValue, p.TypeName()+" is no number and has no range", "remove range")
 		case !finite(l[0]) || !finite(l[1]) || l[0] >= l[1]:
 			d.fail(n.spec.place("range"), CodeInvalidValue, "the range is empty: its first end must be below the second", "write range: [0, 300]")
 		}
@@ -89,7 +89,7 @@ func (d *deviceBuild) checkNumbers(n *namedSpec, p *register.Point) {
 
 // checkInvalid brings markers to the width of the type.
 func (d *deviceBuild) checkInvalid(n *namedSpec, p *register.Point) {
-	bits := 16 * typeWidth(p.Type, p.Bytes)
+	bits := 16 * p.Registers()
 	for i, text := range n.spec.fields.invalidText {
 		at := n.spec.place("invalid")
 		if at.path != "" {
@@ -100,7 +100,7 @@ func (d *deviceBuild) checkInvalid(n *namedSpec, p *register.Point) {
 			at.path = listPath(at, i)
 		}
 		if p.Type == register.String || p.Type == register.Bool {
-			d.fail(at, CodeInvalidValue, typeText(p)+" has no invalid markers", "remove invalid")
+			d.fail(at, CodeInvalidValue, p.TypeName()+" has no invalid markers", "remove invalid")
 			return
 		}
 		if bits >= 64 || i >= len(p.Invalid) {
@@ -109,12 +109,12 @@ func (d *deviceBuild) checkInvalid(n *namedSpec, p *register.Point) {
 		limit := uint64(1) << bits
 		if strings.HasPrefix(text, "-") {
 			if int64(p.Invalid[i]) < -int64(limit/2) {
-				d.fail(at, CodeInvalidValue, "invalid marker "+text+" does not fit into "+typeText(p), "")
+				d.fail(at, CodeInvalidValue, "invalid marker "+text+" does not fit into "+p.TypeName(), "")
 			}
 			continue
 		}
 		if p.Invalid[i] >= limit {
-			d.fail(at, CodeInvalidValue, "invalid marker "+text+" does not fit into "+typeText(p), fmt.Sprintf("the largest is 0x%x", limit-1))
+			d.fail(at, CodeInvalidValue, "invalid marker "+text+" does not fit into "+p.TypeName(), fmt.Sprintf("the largest is 0x%x", limit-1))
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (d *deviceBuild) checkInvalid(n *namedSpec, p *register.Point) {
 // markers returns the invalid markers cut to the width of the type, as
 // negative ones are written with a sign.
 func markers(p *register.Point) []uint64 {
-	bits := 16 * typeWidth(p.Type, p.Bytes)
+	bits := 16 * p.Registers()
 	if len(p.Invalid) == 0 {
 		return nil
 	}
@@ -144,7 +144,7 @@ func (d *deviceBuild) checkEnum(n *namedSpec, p *register.Point) {
 		return
 	}
 	if p.Type != 0 && !isWhole(p.Type) {
-		d.fail(n.spec.place("map"), CodeEnum, "a map is for whole numbers, not "+typeText(p), "")
+		d.fail(n.spec.place("map"), CodeEnum, "a map is for whole numbers, not "+p.TypeName(), "")
 	}
 	if f.scale != nil || f.offset != nil || f.scaleFactor != "" || f.bits != nil {
 		d.fail(n.spec.place("map"), CodeEnum, "a point has a map or a scale or bits, not two of them", "keep one")
@@ -157,9 +157,9 @@ func (d *deviceBuild) checkBits(n *namedSpec, p *register.Point) {
 		return
 	}
 	at := n.spec.place("bits")
-	width := 16 * typeWidth(p.Type, p.Bytes)
+	width := 16 * p.Registers()
 	if p.Type != 0 && typeKind(p.Type) != sources.KindUint64 || width > 32 {
-		d.fail(at, CodeEnum, "bits need a bits16, bits32, uint16 or uint32, not "+typeText(p), "write as: bits16")
+		d.fail(at, CodeEnum, "bits need a bits16, bits32, uint16 or uint32, not "+p.TypeName(), "write as: bits16")
 		return
 	}
 	seen := map[uint64]string{}
@@ -171,7 +171,7 @@ func (d *deviceBuild) checkBits(n *namedSpec, p *register.Point) {
 		case failure != nil:
 			d.failKey(where, CodeEnum, "bit "+failure.Message, "the keys of bits are numbers from 0: { 0: high_pressure }")
 		case int(bit) >= width:
-			d.failKey(where, CodeEnum, fmt.Sprintf("bit %d is not in %s", bit, typeText(p)), fmt.Sprintf("bits are 0 to %d, 0 the least significant", width-1))
+			d.failKey(where, CodeEnum, fmt.Sprintf("bit %d is not in %s", bit, p.TypeName()), fmt.Sprintf("bits are 0 to %d, 0 the least significant", width-1))
 		case seen[bit] != "":
 			d.failKey(where, CodeEnum, fmt.Sprintf("bit %d is here twice", bit), "keep one")
 		}

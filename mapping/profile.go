@@ -137,11 +137,11 @@ func (p *Profile) specs(r *reporter) []namedSpec {
 	for i := range p.Points {
 		name := p.Points[i].Key
 		at := place{doc: p.doc, path: configs.Join("points", name)}
-		if p.doc.Failed(at.path) {
-			continue
-		}
+		before := len(r.problems)
 		checkPointName(r, at, name)
-		all = append(all, namedSpec{name: name, spec: r.parsePoint(&p.Points[i].Value, at, base, said)})
+		s := r.parsePoint(&p.Points[i].Value, at, base, said)
+		s.failed = p.doc.Failed(at.path) || len(why(r.problems[before:])) > 0
+		all = append(all, namedSpec{name: name, spec: s})
 	}
 	return all
 }

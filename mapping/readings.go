@@ -200,8 +200,8 @@ func (d *deviceBuild) publish(n *namedSpec, r *Reading, p *Point, names map[stri
 			at = d.at("topic")
 		}
 	}
-	if d.failed {
-		return
+	if d.failed || d.b.failed && d.b.cfg.Site == "" {
+		return // names that are not there yet would only be complained about again
 	}
 	if err := topic.Check(p); err != nil {
 		d.failTopic(at, err)

@@ -251,6 +251,9 @@ func (s *shortForm) limits(t token) {
 func (s *shortForm) unit(t token) {
 	if f, wrong := notUnit(t); wrong {
 		s.problems = append(s.problems, f)
+		if shortExamples[nearKeyword(t.text)] != "" {
+			s.next++ // its value
+		}
 		return
 	}
 	if _, have := s.offsets["unit"]; have {
@@ -277,7 +280,7 @@ func notUnit(t token) (finding, bool) {
 		f.message, f.fix = "a division is written as a scale", "for /10 write *0.1"
 	case isNumber == nil:
 		f.message, f.fix = "a scale begins with *", "write *"+rest
-	case typeWords[t.text] != 0 || strings.HasPrefix(t.text, "string("):
+	case isType(t.text) || strings.HasPrefix(t.text, "string("):
 		f.message, f.fix = "a second type: "+quote(t.text), "keep one"
 	case word == "scale" || word == "offset" || word == "unit" || word == "order":
 		f.message = quote(t.text) + " is a key of the long form"

@@ -126,10 +126,11 @@ type Reading struct {
 	rule rule
 }
 
-// Bits that are published of a bit field, in the order of Published.
+// bitRule is a bit that is published of a bit field, in the order of
+// Reading.Published.
 type bitRule struct{ mask uint64 }
 
-// Why returns the messages of the errors that hurt a device.
+// why returns the messages of the errors that hurt a device.
 func why(problems []configs.Problem) []string {
 	var all []string
 	for i := range problems {

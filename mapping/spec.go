@@ -28,6 +28,7 @@ type spec struct {
 	at     place            // the point as a whole
 	where  map[string]place // its settings, by the key of the long form
 	fields fields
+	failed bool // an error was reported while it was read
 }
 
 // fields are the settings of a spec.

@@ -9,16 +9,14 @@ import (
 	"sluice/sources/register"
 )
 
-// typeNames are the words for types in a points list.
-var typeNames = []string{"bool", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64",
-	"string(14)", "bcd16", "bcd32", "bits16", "bits32", "sunssf"}
-
-var typeWords = map[string]register.Type{
-	"bool": register.Bool, "int16": register.Int16, "uint16": register.Uint16, "int32": register.Int32,
-	"uint32": register.Uint32, "int64": register.Int64, "uint64": register.Uint64, "float32": register.Float32,
-	"float64": register.Float64, "bcd16": register.BCD16, "bcd32": register.BCD32, "bits16": register.Bits16,
-	"bits32": register.Bits32, "sunssf": register.SunSSF,
-}
+// typeNames are the words for types in a points list, with an example length.
+var typeNames = func() []string {
+	names := register.TypeNames()
+	for i := range names {
+		names[i] = strings.Replace(names[i], "(N)", "(14)", 1)
+	}
+	return names
+}()
 
 // otherTypeWords are what other programs and manuals call the types.
 var otherTypeWords = map[string]string{
@@ -32,52 +30,28 @@ var otherTypeWords = map[string]string{
 
 // parseType reads a type word; bytes is the length of a text.
 func parseType(word string) (t register.Type, bytes uint8, failure *configs.ValueError) {
-	if t, ok := typeWords[word]; ok {
-		return t, 0, nil
+	t, bytes, err := register.ParseType(word)
+	if err == nil {
+		return t, bytes, nil
 	}
-	if inner, ok := strings.CutPrefix(word, "string("); ok {
-		number, closed := strings.CutSuffix(inner, ")")
-		n, err := strconv.Atoi(number)
-		if closed && err == nil && n >= 1 && n <= 250 {
-			return register.String, uint8(n), nil
-		}
-		return 0, 0, &configs.ValueError{Code: CodeType, Message: "the length in " + quote(word) + " must be 1 to 250 bytes", Fix: "write string(14) for 14 letters in 7 registers"}
+	e := &configs.ValueError{Code: CodeType, Message: "unknown type " + quote(word), Fix: configs.DidYouMean(word, typeNames)}
+	other, known := otherTypeWords[strings.ToLower(word)]
+	switch {
+	case strings.HasPrefix(word, "string("):
+		e.Message = "the length in " + quote(word) + " must be 1 to " + strconv.Itoa(register.MaxStringBytes) + " bytes"
+		e.Fix = "write string(14) for 14 letters in 7 registers"
+	case strings.EqualFold(word, "string"):
+		e.Fix = "write the length in bytes too: string(14)"
+	case known:
+		e.Fix = "write " + other
 	}
-	fix := configs.DidYouMean(word, typeNames)
-	if other, ok := otherTypeWords[strings.ToLower(word)]; ok {
-		fix = "write " + other
-		if strings.EqualFold(word, "string") {
-			fix = "write the length in bytes too: string(14)"
-		}
-	}
-	return 0, 0, &configs.ValueError{Code: CodeType, Message: "unknown type " + quote(word), Fix: fix}
+	return 0, 0, e
 }
 
-// typeText is the word for the type of p, as a points list has it.
-func typeText(p *register.Point) string {
-	if p.Type == register.String {
-		return "string(" + strconv.Itoa(int(p.Bytes)) + ")"
-	}
-	for word, t := range typeWords {
-		if t == p.Type {
-			return word
-		}
-	}
-	return "unknown"
-}
-
-// typeWidth returns how many registers a type takes; bits of a bit table count
-// as one.
-func typeWidth(t register.Type, bytes uint8) int {
-	switch t {
-	case register.Int32, register.Uint32, register.Float32, register.BCD32, register.Bits32:
-		return 2
-	case register.Int64, register.Uint64, register.Float64:
-		return 4
-	case register.String:
-		return (int(bytes) + 1) / 2
-	}
-	return 1
+// isType reports whether a word is a type.
+func isType(word string) bool {
+	_, _, err := register.ParseType(word)
+	return err == nil
 }
 
 // typeKind returns the kind of Value that decoding a type gives.
@@ -111,10 +85,8 @@ const orderFix = "ABCD (as sent), CDAB (words swapped), BADC (bytes swapped), DC
 
 // parseOrder reads a byte order.
 func parseOrder(word string) (register.Order, *configs.ValueError) {
-	for i, name := range orderNames {
-		if word == name {
-			return register.Order(i), nil
-		}
+	if order, err := register.ParseOrder(word); err == nil {
+		return order, nil
 	}
 	return 0, &configs.ValueError{Code: CodeOrder, Message: "unknown byte order " + quote(word), Fix: orderFix}
 }
