@@ -1,0 +1,84 @@
+# What a developer and the machine that checks a change run. Everything but
+# test-peers and cross needs only Go, make and git.
+
+GO        ?= go
+FUZZTIME  ?= 30s
+# Files of tests that need installed peers (Mosquitto, libmodbus, pymodbus, QEMU).
+PEER_TESTS := $(shell grep -rl --include='*_test.go' '^//go:build.*peers' . 2>/dev/null)
+# Files of tests that have a long version.
+LONG_TESTS := $(shell grep -rl --include='*_test.go' SLUICE_TORTURE . 2>/dev/null)
+
+# The race detector needs a C compiler. Without one the tests run all the same.
+RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
+
+.PHONY: build test test-peers peers torture bench fuzz cross demo clean
+
+# Static and stripped. Go itself puts in the version: the git tag, or commit and time.
+RELEASE := -buildvcs=auto -trimpath -ldflags '-s -w'
+
+build:
+	CGO_ENABLED=0 $(GO) build $(RELEASE) -o bin/sluice ./cmd/sluice
+
+test:
+	@[ -n "$(RACE)" ] || echo "no C compiler: testing without the race detector"
+	$(GO) vet ./...
+	$(GO) test $(RACE) -timeout 10m ./...
+
+# Against the real peers, which are installed first. Nothing is skipped.
+test-peers: peers
+	$(GO) vet -tags peers ./...
+	SLUICE_PEERS_PYTHON="$(PEERS_VENV)/bin/python" \
+	$(GO) test -tags peers -count 1 -timeout 30m $(sort $(dir $(PEER_TESTS)))
+
+SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+PEERS_VENV ?= /tmp/sluice-peers-$(shell id -u)
+
+# gcc and the libmodbus headers build the libmodbus server; qemu-user runs the
+# cross builds; e2fsprogs makes the file systems whose power is cut.
+peers:
+	$(SUDO) apt-get update -q
+	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+		mosquitto mosquitto-clients libmodbus-dev mbpoll socat gcc libc6-dev \
+		python3-venv python3-pip qemu-user-static e2fsprogs iproute2 nftables openssl
+	python3 -m venv $(PEERS_VENV)
+	$(PEERS_VENV)/bin/pip install -q 'pymodbus>=3.8,<4' pyserial
+
+# The durability and outage tests at full length: hours.
+torture:
+	SLUICE_TORTURE=1 $(GO) test -count 1 -timeout 12h -v $(sort $(dir $(LONG_TESTS)))
+
+# Every row of the footprint and speed table, on this machine.
+bench: build
+	$(GO) run ./cmd/bench -binary bin/sluice
+
+# Every fuzz target for FUZZTIME each.
+fuzz:
+	@set -e; grep -rno --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | while IFS=: read -r file line func; do \
+		echo "$$(dirname $$file) $${func#func }"; \
+		$(GO) test -run '^$$' -fuzz "^$${func#func }\$$" -fuzztime $(FUZZTIME) "$$(dirname $$file)/"; \
+	done
+
+# Static programs for the boards the gateway runs on, with their sizes.
+CROSS := linux-amd64 linux-arm64 linux-armv7 linux-armv6 linux-mipsle
+linux-amd64:  TARGET = GOARCH=amd64
+linux-arm64:  TARGET = GOARCH=arm64
+linux-armv7:  TARGET = GOARCH=arm GOARM=7
+linux-armv6:  TARGET = GOARCH=arm GOARM=6
+linux-mipsle: TARGET = GOARCH=mipsle GOMIPS=softfloat
+
+.PHONY: $(CROSS)
+$(CROSS):
+	CGO_ENABLED=0 GOOS=linux $(TARGET) $(GO) build $(RELEASE) -o dist/sluice-$@ ./cmd/sluice
+
+cross: $(CROSS)
+	@for f in $(CROSS); do \
+		printf '%-24s %6d KiB, as xz %5d KiB\n' sluice-$$f $$(( $$(wc -c < dist/sluice-$$f) / 1024 )) \
+			$$(( $$(xz -9 -T1 -c dist/sluice-$$f 2>/dev/null | wc -c) / 1024 )); \
+	done | tee dist/sizes.txt
+
+# The whole path in a terminal, with an outage and a kill in the middle: a minute.
+demo: build
+	bin/sluice demo
+
+clean:
+	rm -rf bin dist

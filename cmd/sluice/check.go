@@ -1,0 +1,175 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/configs"
+	"sluice/localbroker/spool"
+)
+
+func (a *app) checkCommand() *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check [site.yaml]",
+		Short: "Check a site file and show what it will do",
+		Long: "Check a site file: every problem at once, the points it expands to, the reads it takes, the load of\n" +
+			"each bus, the messages and the room in the log. It opens no port, and refuses exactly what run refuses.",
+		Args: cobra.MaximumNArgs(1),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
+		},
+	}
+	strict := c.Flags().Bool("strict", false, "warnings and disabled devices fail too")
+	brief := c.Flags().Bool("brief", false, "do not list the points")
+	c.RunE = a.wrap(func(_ context.Context, args []string) (result, error) {
+		path := defaultSite
+		if len(args) > 0 {
+			path = args[0]
+		}
+		return check(path, *strict, *brief)
+	})
+	return c
+}
+
+// check judges a site file and foretells what it will do.
+func check(path string, strict, brief bool) (result, error) {
+	s, problems, err := loadSite(path)
+	if err == nil && strict && len(problems) > 0 {
+		err = &failure{code: exitConfig, err: fmt.Errorf("%d problem(s), and --strict takes none", len(problems))}
+	}
+	r := result{notes: problems}
+	if s != nil {
+		r.data = s.forecast()
+	}
+	r.human = func(w io.Writer) error {
+		var b bytes.Buffer
+		if err := configs.Print(&b, problems); err != nil {
+			return err
+		}
+		if s != nil {
+			s.forecast().print(&b, brief)
+		}
+		_, err := w.Write(b.Bytes())
+		return err
+	}
+	return r, err
+}
+
+// forecast is what a site will do, for `check`.
+type forecast struct {
+	Site      string             `json:"site"`
+	Points    []pointForecast    `json:"points"`
+	Buses     []busForecast      `json:"buses"`
+	Upstreams []upstreamForecast `json:"upstreams"`
+	Buffer    bufferForecast     `json:"buffer"`
+}
+
+type pointForecast struct {
+	Device  string        `json:"device"`
+	Point   string        `json:"point"`
+	Table   string        `json:"table"`
+	Address uint16        `json:"address"`
+	Type    string        `json:"type"`
+	Order   string        `json:"order"`
+	Unit    string        `json:"unit,omitempty"`
+	Every   time.Duration `json:"every_ns"`
+	Topic   string        `json:"topic"` // under the site's own template
+}
+
+type busForecast struct {
+	Name     string         `json:"name"`
+	Target   string         `json:"target"`
+	Line     string         `json:"line"`
+	Load     float64        `json:"load"` // share of time, above 1 too much
+	Cycle    time.Duration  `json:"cycle_ns"`
+	Overload []string       `json:"overload,omitempty"`
+	Reads    []readForecast `json:"reads"`
+}
+
+type readForecast struct {
+	Device   string        `json:"device"`
+	Unit     uint8         `json:"unit"`
+	Table    string        `json:"table"`
+	Address  uint16        `json:"address"`
+	Quantity uint16        `json:"quantity"`
+	Points   int           `json:"points"`
+	Every    time.Duration `json:"every_ns"`
+	Real     time.Duration `json:"real_ns"` // the interval to be expected
+	Time     time.Duration `json:"time_ns"`
+}
+
+type upstreamForecast struct {
+	Name     string  `json:"name"`
+	Server   string  `json:"server"`
+	Payload  string  `json:"payload"`
+	Topic    string  `json:"topic"`
+	Order    string  `json:"order"`
+	Messages float64 `json:"messages_per_second"` // at most: reports on change make it less
+	PerDay   float64 `json:"bytes_per_day"`       // about
+}
+
+type bufferForecast struct {
+	Dir      string        `json:"dir"`
+	Level    spool.Level   `json:"level"`
+	Max      int64         `json:"max_bytes"`
+	Samples  float64       `json:"samples_per_second"` // at most
+	PerDay   float64       `json:"bytes_per_day"`      // about
+	TimeLeft time.Duration `json:"time_left_ns"`       // of an outage until the log is full
+}
+
+// Bytes that are reckoned with before anything is measured.
+const (
+	spoolBytesPerSample   = 12 // of numbers, packed
+	messageBytesPerSample = 75 // JSON with value, unit, time and quality
+	packetBytes           = 10 // around topic and payload of a PUBLISH, with its PUBACK
+)
+
+// forecast reckons what the site will do, without opening anything.
+func (s *site) forecast() *forecast {
+	f := &forecast{Site: s.model.Name, Points: []pointForecast{}, Buses: []busForecast{}, Upstreams: []upstreamForecast{}}
+	var samples, polls, topicBytes float64
+	type poll struct {
+		device int
+		every  time.Duration
+	}
+	seen := make(map[poll]bool)
+	for i := range s.model.Points {
+		r := &s.model.Points[i]
+		device := s.model.Devices[r.Device].Name
+		for k, p := range r.Published {
+			f.Points = append(f.Points, pointForecast{Device: device, Point: p.Name, Table: r.Table.String(),
+				Address: r.Address, Type: r.TypeName(), Order: r.Order.String(), Unit: p.Unit, Every: r.Every, Topic: r.Topics[k]})
+			samples += 1 / r.Every.Seconds()
+			topicBytes += float64(len(r.Topics[k])) / r.Every.Seconds()
+		}
+		if key := (poll{r.Device, r.Every}); !seen[key] {
+			seen[key] = true
+			polls += 1 / r.Every.Seconds()
+		}
+	}
+	for i := range s.buses {
+		f.Buses = append(f.Buses, s.buses[i].report())
+	}
+	for _, cfg := range s.Upstreams {
+		cfg = cfg.Effective()
+		u := upstreamForecast{Name: cfg.Name, Server: server(cfg), Payload: cfg.Payload, Topic: cfg.Topic, Order: cfg.Order, Messages: samples}
+		bytes := samples*(messageBytesPerSample+packetBytes) + topicBytes
+		if cfg.Payload == "json-device" {
+			u.Messages, bytes = polls, samples*25+polls*(packetBytes+60)
+		}
+		u.PerDay = bytes * 86400
+		f.Upstreams = append(f.Upstreams, u)
+	}
+	f.Buffer = bufferForecast{Dir: s.Buffer.Dir, Level: s.Buffer.Level, Max: int64(s.Buffer.Effective().Max), Samples: samples,
+		PerDay: samples * spoolBytesPerSample * 86400}
+	if f.Buffer.PerDay > 0 {
+		days := min(float64(f.Buffer.Max)/f.Buffer.PerDay, 36500)
+		f.Buffer.TimeLeft = time.Duration(days * 24 * float64(time.Hour))
+	}
+	return f
+}

@@ -1,0 +1,137 @@
+package main
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"strconv"
+	"text/tabwriter"
+	"time"
+
+	"sluice/localbroker/spool"
+	"sluice/publish"
+)
+
+// report turns the plan of a bus into what `check` shows.
+func (b *bus) report() busForecast {
+	f := busForecast{Name: b.name, Target: b.link.Target(), Line: b.line.Text, Load: b.forecast.Load, Cycle: b.forecast.Cycle,
+		Overload: b.forecast.Overload(), Reads: []readForecast{}}
+	for i := range b.forecast.Devices {
+		d := &b.forecast.Devices[i]
+		for _, g := range d.Groups {
+			for _, r := range g.Reads {
+				f.Reads = append(f.Reads, readForecast{Device: d.Name, Unit: d.Unit, Table: r.Table.String(), Address: r.Address,
+					Quantity: r.Quantity, Points: r.Points, Every: g.Every, Real: g.Real, Time: r.Time})
+			}
+		}
+	}
+	return f
+}
+
+// server returns the server of an upstream that is tried first.
+func server(cfg publish.Config) string {
+	if len(cfg.Servers) > 0 {
+		return cfg.Servers[0]
+	}
+	port := cfg.Port
+	if port == 0 {
+		port = 1883
+		if cfg.TLS != nil {
+			port = 8883
+		}
+	}
+	return net.JoinHostPort(cfg.Host, strconv.Itoa(port))
+}
+
+// print writes the forecast for people.
+func (f *forecast) print(b *bytes.Buffer, brief bool) {
+	devices := make(map[string]bool)
+	for i := range f.Points {
+		devices[f.Points[i].Device] = true
+	}
+	fmt.Fprintf(b, "site %s: %d points of %d devices\n", f.Site, len(f.Points), len(devices))
+	if !brief {
+		f.printPoints(b)
+	}
+	for i := range f.Buses {
+		f.Buses[i].print(b)
+	}
+	for i := range f.Upstreams {
+		u := &f.Upstreams[i]
+		fmt.Fprintf(b, "\nupstream %s at %s: %s to %s, %s\n  at most %s messages/s, about %s/day\n", u.Name, u.Server, u.Payload,
+			u.Topic, u.Order, digits(u.Messages), size(u.PerDay))
+	}
+	f.Buffer.print(b)
+}
+
+func (f *forecast) printPoints(b *bytes.Buffer) {
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "\n  device\tpoint\tat\ttype\tunit\tevery\ttopic")
+	for i := range f.Points {
+		p := &f.Points[i]
+		fmt.Fprintf(w, "  %s\t%s\t%s %d\t%s %s\t%s\t%v\t%s\n", p.Device, p.Point, p.Table, p.Address, p.Type, p.Order, p.Unit, p.Every, p.Topic)
+	}
+	_ = w.Flush() // a Buffer takes everything
+}
+
+func (f *busForecast) print(b *bytes.Buffer) {
+	fmt.Fprintf(b, "\nbus %s at %s, %s: load %.0f %%, %v for every point once\n", f.Name, f.Target, f.Line, 100*f.Load, f.Cycle.Round(time.Millisecond))
+	for _, sentence := range f.Overload {
+		fmt.Fprintf(b, "  overload: %s\n", sentence)
+	}
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "  device\tunit\tread\tpoints\ttakes\tevery\texpected")
+	for i := range f.Reads {
+		r := &f.Reads[i]
+		last := int(r.Address) + int(r.Quantity) - 1
+		fmt.Fprintf(w, "  %s\t%d\t%s %d..%d\t%d\t%v\t%v\t%v\n", r.Device, r.Unit, r.Table, r.Address, last, r.Points,
+			r.Time.Round(100*time.Microsecond), r.Every, r.Real.Round(time.Millisecond))
+	}
+	_ = w.Flush() // a Buffer takes everything
+}
+
+func (f *bufferForecast) print(b *bytes.Buffer) {
+	place := "in " + f.Dir
+	if f.Level == spool.Memory {
+		place = "in memory"
+	}
+	fmt.Fprintf(b, "\nlog %s, level %s, at most %s: ", place, f.Level, size(float64(f.Max)))
+	if f.PerDay == 0 {
+		b.WriteString("nothing to record\n")
+		return
+	}
+	fmt.Fprintf(b, "at most %s samples/s, about %s/day, an outage of %s fits\n", digits(f.Samples), size(f.PerDay), span(f.TimeLeft))
+}
+
+// size writes a number of bytes as people read it: 310 MB.
+func size(bytes float64) string {
+	units := [...]string{"B", "kB", "MB", "GB", "TB"}
+	i := 0
+	for bytes >= 999.5 && i < len(units)-1 {
+		bytes /= 1000
+		i++
+	}
+	return digits(bytes) + " " + units[i]
+}
+
+// digits writes f with three significant digits, and no more than it needs.
+func digits(f float64) string {
+	if f >= 100 {
+		return strconv.FormatFloat(f, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(f, 'g', 3, 64)
+}
+
+// span writes a long time: 9 d 4 h.
+func span(d time.Duration) string {
+	hours := int(d.Hours())
+	switch {
+	case hours >= 36500*24:
+		return "more than 100 years"
+	case hours >= 24:
+		return fmt.Sprintf("%d d %d h", hours/24, hours%24)
+	case hours > 0:
+		return fmt.Sprintf("%d h %d min", hours, int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d min", int(d.Minutes()))
+}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"sluice/localbroker"
+	"sluice/mapping"
+	"sluice/sources"
+	"sluice/sources/modbus"
+	"sluice/sources/modbus/link"
+)
+
+// field is all buses of a site at work.
+type field struct {
+	*stage
+	buses []*fieldBus
+}
+
+// fieldBus is one bus at work, with its way to the log.
+type fieldBus struct {
+	name    string
+	link    *link.Link
+	bus     *modbus.Bus
+	devices int // that run
+	inquiry inquiry
+	// deliver takes the samples of a poll to the log. It is called from the
+	// goroutine of the bus.
+	deliver func([]sources.Sample) error
+	// since is when a delivery that is under way began, in nanoseconds since
+	// 1970; 0 if there is none.
+	since atomic.Int64
+}
+
+// newField makes the buses of s, which deliver to b. Nothing is opened.
+func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
+	f, mapper := &field{}, mapping.NewMapper(s.model)
+	for i := range s.buses {
+		cfg := &s.buses[i]
+		line, err := link.New(cfg.link)
+		if err != nil {
+			return nil, fmt.Errorf("bus %s: %w", cfg.name, err)
+		}
+		bus, err := modbus.New(modbus.Config{Name: cfg.name, Link: line, Line: cfg.line, Devices: cfg.devices,
+			Clock: g.clock, OnState: g.devices.set, Log: g.log})
+		if err != nil {
+			return nil, err
+		}
+		fb := &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices)}
+		fb.deliver = g.deliver(mapper, b)
+		f.buses = append(f.buses, fb)
+	}
+	return f, nil
+}
+
+// deliver returns the way of the samples of one bus: mapping, log and local
+// broker, latest values.
+func (g *gateway) deliver(mapper *mapping.Mapper, b *localbroker.Broker) func([]sources.Sample) error {
+	return func(samples []sources.Sample) error {
+		recs := mapper.Map(samples)
+		if len(recs) == 0 {
+			return nil
+		}
+		err := b.Record(recs)
+		g.values.Record(recs)
+		return err
+	}
+}
+
+// runs returns the Run methods of the buses.
+func (f *field) runs() []func(context.Context) error {
+	var all []func(context.Context) error
+	for _, b := range f.buses {
+		all = append(all, b.run)
+	}
+	return all
+}
+
+// run polls until ctx is done.
+func (b *fieldBus) run(ctx context.Context) error {
+	return b.bus.Run(ctx, func(samples []sources.Sample) error {
+		b.since.Store(time.Now().UnixNano())
+		defer b.since.Store(0)
+		return b.deliver(samples)
+	})
+}
+
+// delivering returns for how long a delivery has been under way.
+func (b *fieldBus) delivering() time.Duration {
+	since := b.since.Load()
+	if since == 0 {
+		return 0
+	}
+	return time.Since(time.Unix(0, since))
+}
+
+// close lets go of the ports. The buses have been stopped.
+func (f *field) close() error {
+	var errs []error
+	for _, b := range f.buses {
+		if err := b.link.Close(); err != nil {
+			errs = append(errs, fmt.Errorf("bus %s: %w", b.name, err))
+		}
+	}
+	return errors.Join(errs...)
+}

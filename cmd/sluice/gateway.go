@@ -1,0 +1,256 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/dashboard"
+	"sluice/localbroker"
+	"sluice/localbroker/spool"
+	"sluice/publish"
+	"sluice/sources"
+	"sluice/sources/hostclock"
+)
+
+// gateway is everything that runs. The clock and the spool live as long as the
+// process; the other parts are replaced by a reload. Only the goroutine of
+// `run` starts, stops and replaces parts; everybody may look.
+type gateway struct {
+	build   buildInfo
+	log     *slog.Logger
+	level   *slog.LevelVar
+	clock   *hostclock.Clock
+	spool   *spool.Spool
+	values  *dashboard.Values
+	devices deviceStates
+	started time.Time
+	keeper  *stage // regular work of the spool, and the watch over the clock
+	askLog  inquiry
+
+	mu        sync.Mutex // guards all below
+	site      *site
+	field     *field
+	broker    *broker
+	upstreams []*upstream
+	web       *web
+	reload    reloadNote
+}
+
+// broker is the local broker at work.
+type broker struct {
+	*stage
+	*localbroker.Broker
+	inquiry inquiry
+}
+
+// upstream is one upstream at work.
+type upstream struct {
+	*stage
+	*publish.Upstream
+	cfg     publish.Config
+	inquiry inquiry
+}
+
+// web is the HTTP endpoint at work.
+type web struct {
+	*stage
+	*dashboard.Server
+}
+
+var _ publish.Log = (*spool.Cursor)(nil)
+
+// parts are those of a gateway that a site file describes. nil ones stay as
+// they are.
+type parts struct {
+	site      *site
+	field     *field
+	broker    *broker
+	upstreams []*upstream // all of them; those with a stage are at work already
+	web       *web
+}
+
+// prepare makes the parts for s, without starting any. Parts at work whose
+// section has not changed are taken over from old, which may be nil.
+func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
+	p := &parts{site: s}
+	var err error
+	if old != nil && sameBroker(s, old.site) {
+		p.broker = old.broker
+	} else if p.broker, err = g.newBroker(s); err != nil {
+		return nil, err
+	}
+	if p.field, err = g.newField(s, p.broker.Broker); err != nil {
+		return nil, err
+	}
+	for _, cfg := range s.Upstreams {
+		u, err := g.upstreamFor(cfg, s, old)
+		if err != nil {
+			return nil, err
+		}
+		p.upstreams = append(p.upstreams, u)
+	}
+	if old != nil && sameWeb(s, old.site) {
+		p.web = old.web
+	} else {
+		p.web = &web{Server: dashboard.New(s.HTTP, g, g.values, g.log.With("stage", "http"))}
+	}
+	return p, nil
+}
+
+func (g *gateway) newBroker(s *site) (*broker, error) {
+	b, err := localbroker.New(s.Broker, g.spool, localbroker.Options{Site: s.model.Name, Points: s.points(),
+		Clock: g.clock, Log: g.log.With("stage", "broker")})
+	if err != nil {
+		return nil, err
+	}
+	return &broker{Broker: b}, nil
+}
+
+// upstreamFor takes the upstream of cfg over from old, or makes it.
+func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
+	if old != nil {
+		for _, u := range old.upstreams {
+			if sameUpstream(u.cfg, cfg) && s.model.Name == old.site.model.Name && s.dir == old.site.dir {
+				return u, nil
+			}
+		}
+	}
+	cursor, err := g.spool.Cursor(cfg.Name)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: cursor: %w", cfg.Name, err)
+	}
+	session, err := publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway, Current: g.values.Records})
+	if err != nil {
+		return nil, err
+	}
+	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, Dir: s.dir, Build: g.build.Built,
+		Logger: g.log, Pending: func() (records, bytes uint64, oldest time.Time) {
+			p := cursor.Pending()
+			return p.Records, p.Bytes, p.Oldest
+		}})
+	if err != nil {
+		return nil, err
+	}
+	return &upstream{Upstream: u, cfg: cfg}, nil
+}
+
+// connected reports whether the upstream's server is there.
+func (u *upstream) connected() bool { return u.Stats().State == publish.StateConnected }
+
+// start sets the parts to work that are not yet, against the direction of the
+// data, so that each finds its successor listening.
+func (g *gateway) start(p *parts) {
+	if p.web.stage == nil {
+		p.web.stage = startStage("http", g.log, p.web.Run)
+	}
+	for _, u := range p.upstreams {
+		if u.stage == nil {
+			g.devices.tell(u)
+			u.stage = startStage("upstream "+u.cfg.Name, g.log, u.Run)
+		}
+	}
+	g.devices.listen(p.upstreams)
+	if p.broker.stage == nil {
+		p.broker.stage = startStage("broker", g.log, p.broker.Run)
+	} else {
+		p.broker.SetPoints(p.site.points())
+	}
+	g.mu.Lock()
+	g.site, g.field, g.broker, g.upstreams, g.web = p.site, p.field, p.broker, p.upstreams, p.web
+	g.mu.Unlock()
+	g.values.Forget()
+	g.devices.adopt(p.site, g.clock.Now())
+	p.field.stage = startStage("field", g.log, p.field.runs()...)
+}
+
+// now returns the parts at work.
+func (g *gateway) now() *parts {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return &parts{g.site, g.field, g.broker, g.upstreams, g.web}
+}
+
+// stop ends the parts in the order of the data: sources, then what they have
+// delivered is made safe, then each upstream sends what it can within its
+// grace period and says goodbye, then the listeners.
+func (g *gateway) stop() error {
+	p := g.now()
+	p.field.stop()
+	err := p.field.close()
+	err = errors.Join(err, g.spool.Sync())
+	var drained sync.WaitGroup
+	for _, u := range p.upstreams {
+		drained.Go(u.stop)
+	}
+	drained.Wait()
+	p.broker.stop()
+	p.web.stop()
+	g.keeper.stop()
+	return errors.Join(err, g.spool.Close())
+}
+
+// deviceStates knows the last state of every device and tells the upstreams.
+// The zero deviceStates is ready.
+type deviceStates struct {
+	mu        sync.Mutex // guards all below
+	last      map[string]sources.DeviceState
+	upstreams []*upstream
+}
+
+// set notes news of a device and passes them on; it does not block.
+func (d *deviceStates) set(state sources.DeviceState) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.last == nil {
+		d.last = make(map[string]sources.DeviceState)
+	}
+	d.last[state.Device] = state
+	for _, u := range d.upstreams {
+		u.SetDevice(state)
+	}
+}
+
+// listen makes upstreams those that are told.
+func (d *deviceStates) listen(upstreams []*upstream) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.upstreams = upstreams
+}
+
+// tell gives a new upstream everything that is known.
+func (d *deviceStates) tell(u *upstream) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, state := range d.last {
+		u.SetDevice(state)
+	}
+}
+
+// adopt notes which devices are disabled in s, and takes those that are gone
+// from it as disabled too.
+func (d *deviceStates) adopt(s *site, now sources.Stamp) {
+	runs := make(map[string]bool)
+	for i := range s.model.Devices {
+		device := &s.model.Devices[i]
+		if runs[device.Name] = !device.Disabled; device.Disabled {
+			d.set(sources.DeviceState{Device: device.Name, Reason: sources.ReasonDisabled, Stamp: now})
+		}
+	}
+	d.mu.Lock()
+	var gone []string
+	for name := range d.last {
+		if _, known := runs[name]; !known {
+			gone = append(gone, name)
+		}
+	}
+	d.mu.Unlock()
+	for _, name := range gone {
+		d.set(sources.DeviceState{Device: name, Reason: sources.ReasonDisabled, Stamp: now})
+		d.mu.Lock()
+		delete(d.last, name)
+		d.mu.Unlock()
+	}
+}

@@ -1,0 +1,82 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"sluice/dashboard"
+	"sluice/localbroker/spool"
+	"sluice/sources/hostclock"
+)
+
+func (a *app) runCommand() *cobra.Command {
+	path := defaultSite
+	c := &cobra.Command{
+		Use:   "run",
+		Short: "Run the gateway",
+		Long: "Run the gateway until SIGTERM or SIGINT. SIGHUP reads the site file again; one that cannot run\n" +
+			"is refused, and the old one goes on.\n\n" + exitHelp,
+		Args: cobra.NoArgs,
+		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) { return result{}, run(ctx, path, a.errs) }),
+	}
+	c.Flags().StringVarP(&path, "config", "c", path, "site file")
+	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
+	return c
+}
+
+// run is the composition root: it makes the parts in the order in which data
+// passes through them, runs them until ctx is done, and ends them in the same
+// order.
+func run(ctx context.Context, path string, logs io.Writer) error {
+	s, problems, err := loadSite(path)
+	if err != nil {
+		return err
+	}
+	g := &gateway{build: thisBuild(), level: new(slog.LevelVar), values: new(dashboard.Values), started: time.Now().UTC()}
+	g.level.Set(s.Log.level())
+	g.log = newLogger(logs, s.Log.Format, g.level, os.Getenv("JOURNAL_STREAM") != "")
+	g.log.Info("gateway starts", "version", g.build.Version, "site", s.model.Name, "file", path)
+	g.logProblems(problems)
+
+	trust, err := hostclock.ParseTrust(s.Clock.Trust)
+	if err != nil {
+		return fail(exitConfig, err, "")
+	}
+	g.clock = hostclock.New(hostclock.Config{Trust: trust, Built: g.build.Built})
+	if g.spool, err = openSpool(s, g.clock, g.log); err != nil {
+		return err
+	}
+	if floor := g.spool.Floor(); !floor.IsZero() {
+		g.clock.NotBefore(floor.UnixNano())
+	}
+	p, err := g.prepare(s, nil)
+	if err != nil {
+		return errors.Join(fail(exitConfig, err, ""), g.spool.Close())
+	}
+	g.dropCursors(s)
+	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
+	g.start(p)
+	g.serve(ctx, newNotifier(os.Getenv))
+	return g.stop()
+}
+
+// openSpool opens the log. A folder that cannot be used ends the process.
+func openSpool(s *site, clock *hostclock.Clock, log *slog.Logger) (*spool.Spool, error) {
+	opened, err := spool.Open(s.Buffer.Dir, s.Buffer, clock, log.With("stage", "spool"))
+	if errors.Is(err, spool.ErrBusy) {
+		holder := lockHolder(filepath.Join(s.Buffer.Dir, "lock"))
+		return nil, fail(exitBusy, fmt.Errorf("data folder %s is in use by %s", s.Buffer.Dir, holder), "stop that process, or set buffer.dir")
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open data folder: %w", err)
+	}
+	return opened, nil
+}

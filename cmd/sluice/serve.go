@@ -1,0 +1,107 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"sluice/sources/hostclock"
+)
+
+// lookInterval is how often the gateway looks at its stages when systemd does
+// not ask for more.
+const lookInterval = 5 * time.Second
+
+// serve tells systemd that the gateway runs, reloads on SIGHUP, and keeps the
+// watchdog quiet for as long as every stage makes progress. It returns when
+// ctx is done.
+func (g *gateway) serve(ctx context.Context, n notifier) {
+	hangUp := make(chan os.Signal, 1)
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
+	interval := lookInterval
+	if n.watchdog > 0 {
+		interval = min(interval, n.watchdog/3)
+	}
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	said, hung := g.summary(), ""
+	g.notify(n.ready(said))
+	for {
+		select {
+		case <-ctx.Done():
+			g.log.Info("gateway stops")
+			g.notify(n.stopping())
+			return
+		case <-hangUp:
+			g.notify(n.reloading())
+			g.reloadSite()
+			said = g.summary()
+			g.notify(n.ready(said))
+		case <-ticker.C:
+			was := hung
+			if hung = g.hanging(); hung == "" {
+				g.notify(n.alive())
+			} else if hung != was {
+				g.log.Error("a stage hangs, the watchdog is left alone", "stage", hung, "for", hangsAfter)
+			}
+			if now := g.summary(); now != said {
+				said = now
+				g.notify(n.send("STATUS=" + said))
+			}
+		}
+	}
+}
+
+// notify logs that systemd could not be told something; there is nothing else
+// to do about it.
+func (g *gateway) notify(err error) {
+	if err != nil {
+		g.log.Warn("systemd not told", "err", err)
+	}
+}
+
+// summary is one line about the gateway for `systemctl status`.
+func (g *gateway) summary() string {
+	p := g.now()
+	devices := 0
+	for _, b := range p.field.buses {
+		devices += b.devices
+	}
+	connected := 0
+	for _, u := range p.upstreams {
+		if u.connected() {
+			connected++
+		}
+	}
+	text := fmt.Sprintf("%d points of %d devices, %d of %d upstreams connected",
+		len(p.site.points()), devices, connected, len(p.upstreams))
+	if note := g.lastReload(); note != nil && !note.OK {
+		text += "; the last reload was refused: " + note.Error
+	}
+	return text
+}
+
+// watchClock tells the log when the clock can be believed, and logs when
+// somebody sets it.
+func (g *gateway) watchClock(ctx context.Context) error {
+	if now := g.clock.Now(); now.Trusted {
+		g.spool.Trust(now)
+	} else {
+		g.log.Warn("the clock cannot be trusted yet, samples wait for it", "time", now.Time(), "at_most", g.now().site.Buffer.ClockWait,
+			"fix", "let a time server set it; if it is right, set clock: { trust: always }")
+	}
+	g.clock.Watch(ctx, func(c hostclock.Change) {
+		if c.Trusted {
+			g.log.Info("the clock can be trusted", "why", c.Why, "time", c.Stamp.Time())
+		}
+		if c.Step != 0 {
+			g.log.Warn("the clock was set", "by", c.Step, "time", c.Stamp.Time())
+		}
+		g.spool.Trust(c.Stamp) // does nothing with a stamp that is not trusted
+	})
+	return nil
+}

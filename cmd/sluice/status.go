@@ -1,0 +1,206 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/dashboard"
+	"sluice/localbroker"
+	"sluice/localbroker/spool"
+	"sluice/publish"
+	"sluice/sources/modbus"
+	"sluice/sources/modbus/link"
+)
+
+// How long a request of the endpoint waits for a stage, and after which time
+// without an answer a stage counts as hanging. Opening a slow port and waiting
+// for a slow unit take up to two minutes by the limits of their settings.
+const (
+	patience   = 2 * time.Second
+	hangsAfter = 3 * time.Minute
+)
+
+// status is what /api/v1/status shows: the state of every stage in the order
+// of the data.
+type status struct {
+	Build     buildInfo         `json:"build"`
+	Site      string            `json:"site"`
+	File      string            `json:"file"`
+	Started   time.Time         `json:"started"`
+	Reload    *reloadNote       `json:"reload,omitempty"`
+	Clock     clockStatus       `json:"clock"`
+	Disabled  []disabledDevice  `json:"disabled"`
+	Buses     []busStatus       `json:"buses"`
+	Spool     spool.Stats       `json:"spool"`
+	Broker    localbroker.Stats `json:"broker"`
+	Upstreams []upstreamStatus  `json:"upstreams"`
+	// Hanging names stages that did not answer in time; what is shown of them
+	// is old.
+	Hanging []string `json:"hanging,omitempty"`
+}
+
+type clockStatus struct {
+	Time    time.Time `json:"time"`
+	Trusted bool      `json:"trusted"`
+	Why     string    `json:"why,omitempty"` // what speaks for the clock
+}
+
+// disabledDevice is a device that errors in the site file keep from running.
+type disabledDevice struct {
+	Device string   `json:"device"`
+	Why    []string `json:"why"`
+}
+
+type busStatus struct {
+	modbus.Stats
+	Link link.Stats `json:"link"`
+}
+
+type upstreamStatus struct {
+	publish.Stats
+	Lost uint64 `json:"lost"` // records dropped and not yet told to the upstream
+}
+
+// snapshot asks every stage for its state.
+func (g *gateway) snapshot() *status {
+	p := g.now()
+	clock := g.clock.Now()
+	s := &status{Build: g.build, Site: p.site.model.Name, File: p.site.path, Started: g.started, Reload: g.lastReload(),
+		Clock: clockStatus{clock.Time(), clock.Trusted, g.clock.Why()}, Disabled: []disabledDevice{},
+		Buses: []busStatus{}, Upstreams: []upstreamStatus{}}
+	for i := range p.site.model.Devices {
+		if d := &p.site.model.Devices[i]; d.Disabled {
+			s.Disabled = append(s.Disabled, disabledDevice{d.Name, d.Why})
+		}
+	}
+	for _, b := range p.field.buses {
+		s.Buses = append(s.Buses, answer(s, "bus "+b.name, &b.inquiry, func() busStatus {
+			return busStatus{b.bus.Stats(), b.link.Stats()}
+		}))
+	}
+	s.Spool = answer(s, "spool", &g.askLog, g.spool.Stats)
+	s.Broker = answer(s, "broker", &p.broker.inquiry, p.broker.Stats)
+	for _, u := range p.upstreams {
+		stats := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.Stats)
+		s.Upstreams = append(s.Upstreams, upstreamStatus{stats, s.Spool.Cursors[u.cfg.Name].Lost})
+	}
+	return s
+}
+
+// answer asks one stage, and notes if it did not answer in time.
+func answer[T any](s *status, name string, q *inquiry, f func() T) T {
+	got, fresh := q.ask(func() any { return f() }, patience)
+	if !fresh {
+		s.Hanging = append(s.Hanging, name)
+	}
+	value, _ := got.(T) // nil, and so the zero T, before the first answer
+	return value
+}
+
+// Status returns the state of every stage.
+func (g *gateway) Status() any { return g.snapshot() }
+
+// Health says of each stage whether it does its work. An upstream that is away
+// is no illness: that is what the log is for.
+func (g *gateway) Health() []dashboard.Check {
+	p, s := g.now(), g.snapshot()
+	hanging := make(map[string]bool)
+	for _, name := range s.Hanging {
+		hanging[name] = true
+	}
+	var checks []dashboard.Check
+	add := func(name string, stage *stage, reason string, ok bool) {
+		c := dashboard.Check{Stage: name, OK: ok, Reason: reason}
+		if hanging[name] {
+			c.OK, c.Reason = false, "does not answer"
+		}
+		if stage != nil {
+			if err, ended := stage.failed(); ended {
+				c.OK, c.Reason = false, fmt.Sprintf("has ended: %v", err)
+			}
+		}
+		checks = append(checks, c)
+	}
+	for i, b := range p.field.buses {
+		reason, ok := b.health(&s.Buses[i])
+		add("bus "+b.name, p.field.stage, reason, ok)
+	}
+	reason, ok := spoolHealth(&s.Spool)
+	add("spool", g.keeper, reason, ok)
+	reason, ok = brokerHealth(&s.Broker)
+	add("broker", p.broker.stage, reason, ok)
+	for i, u := range p.upstreams {
+		add("upstream "+u.cfg.Name, u.stage, s.Upstreams[i].Text, true)
+	}
+	return checks
+}
+
+// health of a bus: a port that is away and devices that are silent are told,
+// and the bus lives; samples that cannot be delivered are an illness.
+func (b *fieldBus) health(s *busStatus) (reason string, ok bool) {
+	if took := b.delivering(); took > patience {
+		return fmt.Sprintf("waiting for the log for %v", took.Round(time.Second)), false
+	}
+	if !s.Connected {
+		return "not connected: " + s.Link.LastError, true
+	}
+	away := 0
+	for _, d := range s.Devices {
+		if d.State == "offline" {
+			away++
+		}
+	}
+	if away > 0 {
+		return fmt.Sprintf("%d of %d devices offline", away, len(s.Devices)), true
+	}
+	return "", true
+}
+
+// spoolHealth: a log that cannot take records is an illness.
+func spoolHealth(s *spool.Stats) (reason string, ok bool) {
+	switch {
+	case s.Failing:
+		return "the disk refuses: " + s.LastError, false
+	case s.Full:
+		return "the log is full and its policy is stop", false
+	case s.BackupError != "":
+		return "the second copy is not kept: " + s.BackupError, true
+	}
+	return "", true
+}
+
+func brokerHealth(s *localbroker.Stats) (reason string, ok bool) {
+	for _, l := range s.Listeners {
+		if !l.Listening {
+			return fmt.Sprintf("not listening on %s: %s", l.Address, l.Error), false
+		}
+	}
+	return "", true
+}
+
+// hanging returns the first stage that has not moved for too long, "" if all
+// do. It asks every stage without waiting, so that the next call can tell.
+func (g *gateway) hanging() string {
+	p := g.now()
+	for _, b := range p.field.buses {
+		b.inquiry.ask(func() any { return busStatus{b.bus.Stats(), b.link.Stats()} }, 0)
+		if b.inquiry.silent() > hangsAfter || b.delivering() > hangsAfter {
+			return "bus " + b.name
+		}
+	}
+	g.askLog.ask(func() any { return g.spool.Stats() }, 0)
+	if g.askLog.silent() > hangsAfter {
+		return "spool"
+	}
+	p.broker.inquiry.ask(func() any { return p.broker.Stats() }, 0)
+	if p.broker.inquiry.silent() > hangsAfter {
+		return "broker"
+	}
+	for _, u := range p.upstreams {
+		u.inquiry.ask(func() any { return u.Stats() }, 0)
+		if u.inquiry.silent() > hangsAfter {
+			return "upstream " + u.cfg.Name
+		}
+	}
+	return ""
+}
