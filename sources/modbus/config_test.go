@@ -55,7 +55,7 @@ func TestConfigErrors(t *testing.T) {
 
 // TestForecast: load and cycle are those of the line, in plain words.
 func TestForecast(t *testing.T) {
-	line := LineOf(&link.Config{Serial: "/dev/ttyS0", Baud: 9600, Format: "8N1"})
+	line := LineOf(&link.Config{Serial: "/dev/ttyS0"}) // 9600 8N1
 	devices, _ := tenUnits(60, time.Second, 0)
 	f, err := Plan(line, devices)
 	if err != nil {

@@ -57,14 +57,17 @@ func TCPLine() Line {
 }
 
 // LineOf returns the figures of the line that c describes, without opening it.
+// What c leaves out has its default.
 func LineOf(c *link.Config) Line {
-	l := c.Line()
+	own := *c
+	own.SetDefaults()
+	l := own.Line()
 	if l.Kind == link.KindTCP {
 		line := TCPLine()
 		line.Silent = l.Pause
 		return line
 	}
-	line := SerialLine(l.Baud, l.BitsPerChar, c.Format)
+	line := SerialLine(l.Baud, l.BitsPerChar, own.Format)
 	line.Kind, line.Silent = l.Kind, max(l.Silence, l.Pause)
 	return line
 }
