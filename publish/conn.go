@@ -114,6 +114,12 @@ func (c *conn) connect(ctx context.Context, p *connect, timeout time.Duration) *
 	defer stop()
 	fail := func(err error) *Failure {
 		f := c.classify(err)
+		switch {
+		case f.byPeer && c.server.tls():
+			f.Text += " instead of answering CONNECT; does it want a client certificate?"
+		case f.byPeer:
+			f.Text += " instead of answering CONNECT; does this port want TLS (mqtts://)?"
+		}
 		if f.Stage == StagePublish || f.Stage == StageAck {
 			f.Stage = StageConnect
 		}
@@ -312,7 +318,11 @@ func (c *conn) classify(err error) *Failure {
 		byPeer = true
 		var op *net.OpError
 		if errors.As(err, &op) { // without the port, which differs every time
-			text = op.Op + ": " + op.Err.Error()
+			text = op.Err.Error()
+		}
+		var call *os.SyscallError
+		if errors.As(err, &call) {
+			text = call.Err.Error()
 		}
 	}
 	f := failure(stage, c.server, text, err)
