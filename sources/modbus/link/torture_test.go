@@ -54,10 +54,12 @@ func TestTortureRTU(t *testing.T) {
 		spoiled := false
 		peer := &rtuPeer{}
 		peer.fault = func(w *wire, n int, at time.Duration, request, good []byte) bool {
-			if spoiled = n > 0 && rng.IntN(4) == 0; spoiled {
+			fault := n > 0 && rng.IntN(4) == 0
+			spoiled = fault || w.busy().After(time.Now()) // it may collide with what is still late
+			if fault {
 				spoilRTU(rng, w, at, request, good)
 			}
-			return spoiled
+			return fault
 		}
 		l := newLink(t, Config{Serial: "x"}, func() (port, error) { return newWire(peer.answer), nil })
 		torture(t, l, rng, func() bool { return spoiled })
