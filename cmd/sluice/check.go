@@ -18,7 +18,8 @@ func (a *app) checkCommand() *cobra.Command {
 		Use:   "check [site.yaml]",
 		Short: "Check a site file and show what it will do",
 		Long: "Check a site file: every problem at once, the points it expands to, the reads it takes, the load of\n" +
-			"each bus, the messages and the room in the log. It opens no port, and refuses exactly what run refuses.",
+			"each bus, the messages and the room in the log. It opens no port, and refuses exactly what run refuses. The\n" +
+			"exit code is 3 for a file that is refused, and 8 if errors disable some devices and the others run.",
 		Args: cobra.MaximumNArgs(1),
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
@@ -39,8 +40,12 @@ func (a *app) checkCommand() *cobra.Command {
 // check judges a site file and foretells what it will do.
 func check(path string, strict, brief bool) (result, error) {
 	s, problems, err := loadSite(path)
-	if err == nil && strict && len(problems) > 0 {
-		err = &failure{code: exitConfig, err: fmt.Errorf("%d problem(s), and --strict takes none", len(problems))}
+	switch n := configs.Errors(problems); {
+	case err != nil:
+	case strict && len(problems) > 0:
+		err = fail(exitConfig, fmt.Errorf("%d problem(s), and --strict takes none", len(problems)), "")
+	case n > 0:
+		err = fail(exitPartial, fmt.Errorf("%d error(s) disable devices; the others run", n), "")
 	}
 	r := result{notes: problems}
 	if s != nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -59,7 +60,7 @@ func run(ctx context.Context, path string, logs io.Writer) error {
 	}
 	p, err := g.prepare(s, nil)
 	if err != nil {
-		return errors.Join(fail(exitConfig, err, ""), g.spool.Close())
+		return errors.Join(err, g.spool.Close())
 	}
 	g.dropCursors(s)
 	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
@@ -74,6 +75,9 @@ func openSpool(s *site, clock *hostclock.Clock, log *slog.Logger) (*spool.Spool,
 	if errors.Is(err, spool.ErrBusy) {
 		holder := lockHolder(filepath.Join(s.Buffer.Dir, "lock"))
 		return nil, fail(exitBusy, fmt.Errorf("data folder %s is in use by %s", s.Buffer.Dir, holder), "stop that process, or set buffer.dir")
+	}
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, fail(exitPermission, fmt.Errorf("open data folder: %w", err), "give the folder to the user of the gateway, or set buffer.dir")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open data folder: %w", err)

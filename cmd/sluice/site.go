@@ -74,6 +74,7 @@ const (
 	codeUpstreamTwice = "SLUICE-CFG-300" // two upstreams of one name
 	codeBus           = "SLUICE-CFG-301" // a bus that cannot be opened as described
 	codeUnreadable    = "SLUICE-CFG-302" // a device that cannot be polled as described
+	codeMachineID     = "SLUICE-CFG-303" // no client id can be made on this machine
 )
 
 // site is a site file ready to run.
@@ -144,12 +145,19 @@ func (s *site) resolve(path string) string {
 	return filepath.Join(s.dir, path)
 }
 
-// upstreamProblems finds names that are used twice: each names a cursor.
+// upstreamProblems finds names that are used twice, as each names a cursor, and
+// client ids that cannot be made.
 func (s *site) upstreamProblems(doc *configs.Document) []configs.Problem {
 	var problems []configs.Problem
 	seen := make(map[string]bool)
+	_, machine := publish.MachineID()
 	for i := range s.Upstreams {
 		name := s.Upstreams[i].Name
+		if s.Upstreams[i].ClientID == "" && machine != nil {
+			pos := doc.Position(configs.Index("upstreams", i))
+			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeMachineID,
+				Message: "no client id can be made: " + machine.Error(), Fix: "set client_id"}))
+		}
 		if name != "" && seen[name] {
 			pos := doc.Position(configs.Join(configs.Index("upstreams", i), "name"))
 			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeUpstreamTwice,
