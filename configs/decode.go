@@ -112,13 +112,8 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 		defer func() { d.inAlias-- }()
 		n = n.Alias
 	}
-	if d.inAlias > 0 {
-		if d.aliasNodes++; d.aliasNodes > maxAliasNodes {
-			if d.aliasNodes == maxAliasNodes+1 {
-				d.reportNode(path, n, CodeTooLarge, "aliases multiply into more than "+strconv.Itoa(maxAliasNodes)+" values", "write the values out, or use a profile")
-			}
-			return
-		}
+	if d.inAlias > 0 && !d.countAlias(n, path) {
+		return
 	}
 	if d.taggedWrongly(n, path) {
 		return
@@ -151,6 +146,16 @@ func (d *decoder) value(n *yaml.Node, path string, v reflect.Value, depth int) {
 	default:
 		d.scalar(n, path, v)
 	}
+}
+
+// countAlias counts a value that came out of an alias. It returns false beyond
+// the bound, and reports the first time.
+func (d *decoder) countAlias(n *yaml.Node, path string) bool {
+	d.aliasNodes++
+	if d.aliasNodes == maxAliasNodes+1 {
+		d.reportNode(path, n, CodeTooLarge, "aliases multiply into more than "+strconv.Itoa(maxAliasNodes)+" values", "write the values out, or use a profile")
+	}
+	return d.aliasNodes <= maxAliasNodes
 }
 
 // null handles a key without a value: nothing said for lists and maps, a
@@ -302,7 +307,7 @@ func (d *decoder) mergedPairs(n *yaml.Node, path string, seen map[string]int, de
 		d.inAlias++
 		for _, from := range sources {
 			if d.aliasNodes > maxAliasNodes {
-				break
+				break // reported where the bound was passed
 			}
 			for j := 0; j+1 < len(from.Content); j += 2 {
 				k := from.Content[j]
@@ -312,8 +317,9 @@ func (d *decoder) mergedPairs(n *yaml.Node, path string, seen map[string]int, de
 				seen[k.Value] = k.Line
 				f(k, from.Content[j+1])
 			}
-			d.aliasNodes++
-			d.mergedPairs(from, path, seen, depth+1, f)
+			if d.countAlias(key, path) {
+				d.mergedPairs(from, path, seen, depth+1, f)
+			}
 		}
 		d.inAlias--
 	}

@@ -145,7 +145,8 @@ func (d *Document) find(path string) (key, value *yaml.Node, missing bool) {
 		case index >= 0 && node.Kind == yaml.SequenceNode && index < len(node.Content):
 			v = node.Content[index]
 		case index < 0 && node.Kind == yaml.MappingNode:
-			k, v = lookup(node, segment, 0)
+			budget := maxLookups
+			k, v = lookup(node, segment, 0, &budget)
 		}
 		if v == nil {
 			return key, value, true
@@ -191,9 +192,13 @@ func follow(n *yaml.Node) *yaml.Node {
 	return nil
 }
 
+// maxLookups bounds how many mappings are searched for one key: merge keys can
+// multiply a small file into a huge one.
+const maxLookups = 1000
+
 // lookup finds a key in a mapping, and then in what is merged into it.
-func lookup(m *yaml.Node, key string, depth int) (k, v *yaml.Node) {
-	if depth > maxMergeDepth {
+func lookup(m *yaml.Node, key string, depth int, budget *int) (k, v *yaml.Node) {
+	if *budget--; *budget < 0 || depth > maxMergeDepth {
 		return nil, nil
 	}
 	for i := 0; i+1 < len(m.Content); i += 2 {
@@ -206,7 +211,7 @@ func lookup(m *yaml.Node, key string, depth int) (k, v *yaml.Node) {
 			continue
 		}
 		for _, from := range mergeSources(m.Content[i+1]) {
-			if k, v := lookup(from, key, depth+1); v != nil {
+			if k, v := lookup(from, key, depth+1, budget); v != nil {
 				return k, v
 			}
 		}

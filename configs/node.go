@@ -66,10 +66,7 @@ func (n Node) Each(f func(key string, value Node)) {
 			defer func() { n.d.inAlias-- }()
 			value = value.Alias
 		}
-		if n.d.inAlias > 0 {
-			n.d.aliasNodes++
-		}
-		if n.d.aliasNodes > maxAliasNodes || n.d.taggedWrongly(value, path) {
+		if n.d.inAlias > 0 && !n.d.countAlias(value, path) || n.d.taggedWrongly(value, path) {
 			return
 		}
 		f(key.Value, Node{yaml: value, path: path, d: n.d, depth: n.depth + 1})

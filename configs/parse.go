@@ -30,7 +30,7 @@ func (d *decoder) parse(data []byte) {
 	var root, second yaml.Node
 	err := in.Decode(&root)
 	if errors.Is(err, io.EOF) || err == nil && (len(root.Content) == 0 || isNull(root.Content[0])) {
-		d.report("", Position{}, Problem{Code: CodeEmpty, Message: "the file is empty", Fix: "start from a sample: sluice init"})
+		d.report("", Position{}, Problem{Code: CodeEmpty, Message: "the file is empty", Fix: "write site: and devices: into it; docs/points-list.md has an example"})
 		return
 	}
 	if err != nil {

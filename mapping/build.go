@@ -57,7 +57,7 @@ func (b *builder) names() {
 	}
 	b.tags("tags", b.cfg.Tags)
 	if len(b.cfg.Devices) == 0 && !b.doc.Failed("devices") {
-		b.add(b.at("devices"), finding{code: CodeNoPoints, warning: true, message: "there are no devices, so nothing is read", fix: "add devices, or find them with sluice scan"})
+		b.add(b.at("devices"), finding{code: CodeNoPoints, warning: true, message: "there are no devices, so nothing is read", fix: "add devices:"})
 	}
 }
 

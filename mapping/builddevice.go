@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
-	"strings"
 	"time"
 
 	"sluice/configs"
@@ -115,8 +114,7 @@ func (d *deviceBuild) loadProfile() {
 	profile, problems, err := d.b.profiles.profile(name)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		fix := configs.DidYouMean(name, d.b.profiles.names())
-		d.fail(d.at("profile"), CodeProfile, "no profile "+quote(name), strings.TrimSpace(fix+" (list them: sluice profiles)"))
+		d.fail(d.at("profile"), CodeProfile, "no profile "+quote(name), configs.DidYouMean(name, d.b.profiles.names()))
 	case err != nil:
 		d.fail(d.at("profile"), CodeProfile, "profile "+quote(name)+": "+plainError(err), "")
 	}
