@@ -73,6 +73,20 @@ func (s *Spool) segmentGone(g *segment) error {
 		s.mu.Unlock()
 		return errAgain
 	}
+	if s.backup != nil {
+		s.mu.Unlock()
+		s.ioMu.Lock()
+		restored := s.restore(g)
+		s.ioMu.Unlock()
+		if restored {
+			return errAgain
+		}
+		s.mu.Lock()
+		if i = slices.Index(s.segs, g); i < 0 {
+			s.mu.Unlock()
+			return errAgain
+		}
+	}
 	s.segs = slices.Delete(s.segs, i, i+1)
 	s.stats.damages++
 	s.loseRecords(g.seqs(), mapping.DropDamage, g.stamps, g.header.boot, g.points)

@@ -53,9 +53,10 @@ type segmentReader struct {
 	buf     []byte // holds the file from bufAt
 	bufAt   int64
 
-	body   []byte
-	seqs   seqRange
-	damage damage
+	body       []byte
+	seqs       seqRange
+	damage     damage
+	correction correction // the last one seen; the zero value if none
 }
 
 const readSize = 64 << 10
@@ -148,6 +149,8 @@ func (r *segmentReader) take(f frame, size int) (ev event, ok bool) {
 		if points, err := decodeDictionary(f.body, r.points, r.interner); err == nil {
 			r.points = points
 		}
+	case frameCorrection:
+		r.correction.decode(&decoder{b: f.body})
 	case frameBatch:
 		first, count, valid := peekBatch(f.body)
 		if !valid || first < r.expect || first+count-1 > r.last {

@@ -8,7 +8,7 @@ import (
 // segment is one file of the log. Its seqs have no gap. Spool.mu guards the
 // fields below the line; those above never change.
 type segment struct {
-	header header
+	header header // but for the offset, which is learned
 	name   string // file name, without folder
 	// ----
 	last uint64 // header.first - 1 while it holds no record
@@ -89,6 +89,9 @@ func (g *segment) scan(f file, in *interner) ([]damage, error) {
 		case eventEnd:
 			g.end = r.goodEnd
 			g.points = uint32(len(r.points))
+			if c := r.correction; c.boot == g.header.boot && c.offset != 0 {
+				g.header.known, g.header.offset = true, c.offset
+			}
 			return g.cutTorn(damages, proven), nil
 		}
 	}

@@ -209,6 +209,9 @@ func (s *Spool) seal() error {
 		return err // a footer must not be there before what it stands for
 	}
 	s.mu.Lock()
+	if s.trusted {
+		g.header.known, g.header.offset = true, s.offset
+	}
 	foot := footer{header: g.header, last: g.last, dictionary: g.end, stamps: g.stamps, points: g.points}
 	points := g.dict.points[:g.dictLen]
 	s.mu.Unlock()
