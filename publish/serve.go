@@ -72,65 +72,74 @@ func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
 	return o
 }
 
-// use publishes the births and then lets the lanes run.
+// use publishes the births, lets the lanes run, and leaves in good order.
 func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
-	c := st.conn
-	fail := func(stage Stage, err error) { c.stop(failure(stage, c.server, err.Error(), err)) }
 	// The lanes outlive ctx: what is in the log is still sent.
 	laneCtx, stopLanes := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLanes()
-	u.sessionMu.Lock()
-	births, err := u.session.Connected(time.Now())
-	u.online, u.status = true, nil
-	u.sessionMu.Unlock()
-	if err != nil {
-		fail(StageConnect, err)
+	births, f := u.born(st)
+	if f != nil {
+		st.conn.stop(f)
 		return
-	}
-	if !u.sendStatus(laneCtx, c, births) {
-		return
-	}
-	if err := u.log.Rewind(u.liveFirst()); err != nil {
-		fail(StageLog, err)
-		return
-	}
-	if u.pending != nil {
-		st.owed, _, _ = u.pending()
 	}
 	var lanes sync.WaitGroup
 	idle := make(chan struct{})
 	lanes.Go(func() {
-		st.run(laneCtx)
-		close(idle)
+		defer close(idle)
+		if u.sendStatus(laneCtx, st.conn, births) { // before any news and any data
+			lanes.Go(func() { u.tellNews(laneCtx, st.conn) })
+			st.run(laneCtx)
+		}
 	})
-	newsCtx, stopNews := context.WithCancel(laneCtx)
-	defer stopNews()
-	lanes.Go(func() { u.tellNews(newsCtx, c) })
 	probed := make(chan handover, 1)
-	lanes.Go(func() { u.probe(newsCtx, i, probed) })
+	lanes.Go(func() { u.probe(laneCtx, i, probed) })
 	var h handover
 	select {
-	case <-c.done:
-	case <-ctx.Done():
-		u.setState(StateClosing, "sending what is left, then disconnecting", time.Time{})
-		grace, cancel := context.WithTimeout(laneCtx, u.cfg.Grace)
-		defer cancel()
-		close(st.stopping)
-		wait(grace, idle, c.done)
-		c.settled(grace)
+	case <-st.conn.done:
 	case h = <-probed:
 		o.handed, o.next = h.transport, h.index
+	case <-ctx.Done():
+		u.flush(laneCtx, st, idle)
 	}
 	stopLanes()
 	lanes.Wait()
-	if h.transport == nil { // the probe may have won the race
+	if h.transport == nil { // the probe may have found something at the same time
 		select {
 		case late := <-probed:
 			late.transport.abort()
 		default:
 		}
 	}
-	u.leave(c)
+	u.leave(st.conn)
+}
+
+// born returns what the session wants known before any data, and rewinds the
+// log.
+func (u *Upstream) born(st *stream) ([]mapping.Message, *Failure) {
+	u.sessionMu.Lock()
+	births, err := u.session.Connected(time.Now())
+	u.online, u.status = true, nil
+	u.sessionMu.Unlock()
+	if err != nil {
+		return nil, failure(StageConnect, st.conn.server, "make the births: "+err.Error(), err)
+	}
+	if err := u.log.Rewind(u.liveFirst()); err != nil {
+		return nil, failure(StageLog, st.conn.server, "rewind the log: "+err.Error(), err)
+	}
+	if u.pending != nil {
+		st.owed, _, _ = u.pending()
+	}
+	return births, nil
+}
+
+// flush lets the lanes send what the log holds, within the grace period.
+func (u *Upstream) flush(ctx context.Context, st *stream, idle <-chan struct{}) {
+	u.setState(StateClosing, "sending what is left, then disconnecting", time.Time{})
+	grace, cancel := context.WithTimeout(ctx, u.cfg.Grace)
+	defer cancel()
+	close(st.stopping)
+	wait(grace, idle, st.conn.done)
+	st.conn.settled(grace)
 }
 
 // wait returns when ctx, a or b has ended.
