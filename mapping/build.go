@@ -36,13 +36,12 @@ func Build(cfg *Config, doc *configs.Document) (*Site, []configs.Problem) {
 
 type builder struct {
 	reporter
-	cfg       *Config
-	doc       *configs.Document
-	site      *Site
-	profiles  *library
-	allBuses  []busBuild
-	order     []string // names of devices so far
-	factoryOf map[int][]SerialDefaults
+	cfg      *Config
+	doc      *configs.Document
+	site     *Site
+	profiles *library
+	allBuses []busBuild
+	order    []string // names of devices so far
 }
 
 func (b *builder) at(path string) place { return place{doc: b.doc, path: path} }
@@ -61,7 +60,7 @@ func (b *builder) names() {
 	}
 }
 
-// tags checks the keys and values of tags.
+// checkTags checks the keys and values of tags.
 func (r *reporter) checkTags(doc *configs.Document, path string, tags configs.Ordered[string]) {
 	for _, t := range tags {
 		at := place{doc: doc, path: configs.Join(path, t.Key)}

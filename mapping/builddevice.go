@@ -201,9 +201,6 @@ func (d *deviceBuild) points() {
 		s.fields = s.fields.over(d.specs[k].spec.fields)
 		d.specs[k] = namedSpec{name, s, true}
 	}
-	if d.profile != nil && d.config.Only == nil && d.config.Skip == nil && len(d.specs) > 0 {
-		return
-	}
 	d.filter()
 	if len(d.specs) == 0 && !d.failed {
 		d.fail(d.at("name"), CodeNoPoints, "the device has no points", "add profile: or points:")

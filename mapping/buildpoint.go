@@ -92,13 +92,7 @@ func (d *deviceBuild) checkInvalid(n *namedSpec, p *register.Point) {
 	bits := 16 * p.Registers()
 	for i, text := range n.spec.fields.invalidText {
 		at := n.spec.place("invalid")
-		if at.path != "" {
-			at.path = strings.TrimSuffix(at.path, "]") // the list itself, not an entry
-			if cut := strings.LastIndexByte(at.path, '['); cut >= 0 && strings.HasPrefix(at.path[cut:], "[") && strings.HasSuffix(at.path[:cut], "invalid") {
-				at.path = at.path[:cut]
-			}
-			at.path = listPath(at, i)
-		}
+		at.path = listPath(at, i)
 		if p.Type == register.String || p.Type == register.Bool {
 			d.fail(at, CodeInvalidValue, p.TypeName()+" has no invalid markers", "remove invalid")
 			return

@@ -1,13 +1,10 @@
 package mapping
 
 import (
-	"path"
 	"strings"
-
-	"sluice/configs"
 )
 
-// nameSigns are the signs of names: what is safe in a topic, a file name and a
+// isNameSign tells the signs of names: what is safe in a topic, a file name and a
 // metric on every platform.
 func isNameSign(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '_' || c == '-'
@@ -27,8 +24,7 @@ func nameProblem(name string, slash bool) (message, fix string) {
 		if isNameSign(name[i]) || slash && name[i] == '/' {
 			continue
 		}
-		better := cleanName(name, slash)
-		if nameOK := better != ""; nameOK {
+		if better := cleanName(name, slash); better != "" {
 			fix = "for example " + better
 		}
 		return "name " + quote(name) + " may hold a-z, 0-9, _ and - only", fix
@@ -91,6 +87,3 @@ func matches(pattern, name string) bool {
 	}
 	return strings.HasSuffix(name, pieces[len(pieces)-1])
 }
-
-// siteFolder is the folder that relative paths in a site file begin at.
-func siteFolder(doc *configs.Document) string { return path.Dir(doc.File) }
