@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -76,15 +77,24 @@ func startChild(t testing.TB, dir string, level Level, from int) *child {
 // ledger is what the children said.
 type ledger struct {
 	promised, done map[int64]bool
+	late           map[int64]bool // promised when the power was already cut
+	cut            atomic.Bool
+	lostLate       int
 	next           int
+	lines          chan struct{} // one for each line
 }
 
-func newLedger() *ledger { return &ledger{map[int64]bool{}, map[int64]bool{}, 0} }
+func newLedger() *ledger {
+	return &ledger{promised: map[int64]bool{}, done: map[int64]bool{}, late: map[int64]bool{}, lines: make(chan struct{}, 1<<20)}
+}
 
-// hear reads lines until there were n, or the child is silent.
-func (l *ledger) hear(ch *child, n int) error {
-	for i := 0; n == 0 || i < n; i++ {
+// hear reads lines until the child is silent. One that is no promise is the
+// end: the child says why it gives up.
+func (l *ledger) hear(ch *child) error {
+	for {
+		cut := l.cut.Load() // before the line was read: what is doubtful is late
 		line, err := ch.out.ReadString('\n')
+		cut = cut || l.cut.Load()
 		if errors.Is(err, io.EOF) {
 			return nil
 		}
@@ -98,17 +108,49 @@ func (l *ledger) hear(ch *child, n int) error {
 			return fmt.Errorf("the child says %q", line)
 		}
 		for v := from; v < from+int64(count); v++ {
-			if what == "a" {
+			switch {
+			case what == "a" && cut:
+				l.late[v] = true
+			case what == "a":
 				l.promised[v] = true
-			} else {
+			default:
 				l.done[v] = true
 			}
 		}
 		if what == "a" {
 			l.next = int(from) + count
 		}
+		l.lines <- struct{}{}
 	}
-	return nil
+}
+
+// live starts a child, hears n lines, and ends it by stop and SIGKILL.
+func (l *ledger) live(t testing.TB, dir string, level Level, n int, stop func()) {
+	t.Helper()
+	l.cut.Store(false)
+	for len(l.lines) > 0 {
+		<-l.lines
+	}
+	ch := startChild(t, dir, level, l.next)
+	heard := make(chan error, 1)
+	go func() { heard <- l.hear(ch) }()
+	for range n {
+		select {
+		case <-l.lines:
+		case err := <-heard:
+			t.Fatalf("the child ended by itself: %v", err)
+		}
+	}
+	stop()
+	if err := ch.cmd.Process.Kill(); err != nil && !errors.Is(err, os.ErrProcessDone) {
+		t.Fatal(err)
+	}
+	err := <-heard
+	if err != nil && !l.cut.Load() {
+		t.Fatal(err)
+	}
+	_ = ch.cmd.Wait() // killed, or ended because its disk was gone
+	l.next += 1000    // what was on its way
 }
 
 // judge drains the log and reports what was promised and is gone.
@@ -133,7 +175,14 @@ func (l *ledger) judge(t testing.TB, dir string, level Level) (lost int) {
 			lost++
 		}
 	}
-	l.promised, l.done = map[int64]bool{}, map[int64]bool{}
+	for v := range l.late {
+		if !l.done[v] && !there[v] {
+			l.lostLate++
+		}
+	}
+	clear(l.promised)
+	clear(l.done)
+	clear(l.late)
 	closeSpool(t, s)
 	return lost
 }
@@ -148,18 +197,7 @@ func TestTortureKill(t *testing.T) {
 	for _, level := range []Level{Buffered, Sync} {
 		dir, l, promised := t.TempDir(), newLedger(), 0
 		for i := range n / 2 {
-			ch := startChild(t, dir, level, l.next)
-			if err := l.hear(ch, 1+rng.IntN(300)); err != nil {
-				t.Fatal(err)
-			}
-			if err := ch.cmd.Process.Kill(); err != nil {
-				t.Fatal(err)
-			}
-			if err := l.hear(ch, 0); err != nil { // what was in the pipe
-				t.Fatal(err)
-			}
-			_ = ch.cmd.Wait() // "killed" is what it shall say
-			l.next += 1000    // what was on its way
+			l.live(t, dir, level, 1+rng.IntN(300), func() {})
 			if i%10 == 9 || i == n/2-1 {
 				promised += len(l.promised)
 				if lost := l.judge(t, dir, level); lost > 0 {
