@@ -92,6 +92,8 @@ func TestPayloads(t *testing.T) {
 		"json-device, one message a scan and device": {PayloadJSONDevice, false, []Record{rec(amps, sources.Float32(1)), rec(alarm, sources.Bool(true)), nextScan},
 			`plant-7/main {"ts":1795260036123,"v":{"current_l3":1}}` + "\n" + `plant-7/chiller {"ts":1795260036123,"v":{"alarms/high":true}}` + "\n" +
 				`plant-7/main {"ts":1795260036123,"v":{"voltage_l1":230}} retained`},
+		"json-device, two scans of one device": {PayloadJSONDevice, false, []Record{rec(amps, sources.Float32(1)), nextScan},
+			`plant-7/main {"ts":1795260036123,"v":{"current_l3":1}}` + "\n" + `plant-7/main {"ts":1795260036123,"v":{"voltage_l1":230}} retained`},
 		"LAN messages and drops": {PayloadJSONDevice, true, []Record{lan, drop, rec(amps, sources.Float32(1))},
 			"lan/x as it is\n" + `plant-7/dropped {"dropped":12,"cause":"full-oldest","from":"2026-11-21T11:20:36.123Z","to":"2026-11-21T11:20:37.123Z","points":3}` + "\n" +
 				`plant-7/main {"ts":1795260036123,"v":{"current_l3":1},"h":true}`},

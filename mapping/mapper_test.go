@@ -230,6 +230,23 @@ func TestSourcesMapAtTheSameTime(t *testing.T) {
 	wg.Wait()
 }
 
+// TestMixedBatchesAtTheSameTime is for the race detector.
+func TestMixedBatchesAtTheSameTime(t *testing.T) {
+	site := load(t, "site: s\ndevices:\n  - { name: a, on: h, points: { p: coil 1 } }\n  - { name: b, on: h, points: { p: coil 1 } }\n")
+	m := NewMapper(site)
+	var wg sync.WaitGroup
+	for range 4 {
+		wg.Go(func() {
+			for range 100 {
+				if got := m.Map([]sources.Sample{good(0, sources.Bool(true), 0), good(1, sources.Bool(true), 0)}); len(got) != 2 {
+					t.Errorf("got %v", got)
+				}
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestMappingAllocatesNothing(t *testing.T) {
 	site := load(t, "site: s\ndefaults: { deadband: 1%, force: 5m }\ndevices:\n  - { name: a, on: h1, profile: abb-b23 }\n")
 	m := NewMapper(site)
