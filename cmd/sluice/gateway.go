@@ -22,6 +22,7 @@ type gateway struct {
 	build   buildInfo
 	log     *slog.Logger
 	level   *slog.LevelVar
+	machine string // identifies the machine in client ids
 	clock   *hostclock.Clock
 	spool   *spool.Spool
 	values  *dashboard.Values
@@ -126,7 +127,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, err
 	}
-	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, Dir: s.dir, Build: g.build.Built,
+	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Dir: s.dir, Build: g.build.Built,
 		Logger: g.log, Pending: func() (records, bytes uint64, oldest time.Time) {
 			p := cursor.Pending()
 			return p.Records, p.Bytes, p.Oldest

@@ -28,8 +28,8 @@ type envelope struct {
 func (a *app) report(r result, err error) error {
 	var f *failure
 	problems := append([]problem{}, r.notes...)
-	if errors.As(err, &f) {
-		problems = append(problems, f.problems...)
+	if errors.As(err, &f) && f.problems != nil {
+		problems = f.problems
 	}
 	if a.json {
 		if err != nil && !configs.Refused(problems) {
@@ -44,6 +44,9 @@ func (a *app) report(r result, err error) error {
 	var printErr error
 	if r.human != nil {
 		printErr = r.human(a.out)
+	}
+	if f != nil && r.human == nil {
+		printErr = errors.Join(printErr, configs.Print(a.errs, f.problems))
 	}
 	if err != nil {
 		text := "sluice: " + err.Error() + "\n"

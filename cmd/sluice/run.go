@@ -58,6 +58,9 @@ func run(ctx context.Context, path string, logs io.Writer) error {
 	if floor := g.spool.Floor(); !floor.IsZero() {
 		g.clock.NotBefore(floor.UnixNano())
 	}
+	if g.machine, err = machineID(s.Buffer.Dir); err != nil {
+		return errors.Join(err, g.spool.Close())
+	}
 	p, err := g.prepare(s, nil)
 	if err != nil {
 		return errors.Join(err, g.spool.Close())

@@ -74,7 +74,6 @@ const (
 	codeUpstreamTwice = "SLUICE-CFG-300" // two upstreams of one name
 	codeBus           = "SLUICE-CFG-301" // a bus that cannot be opened as described
 	codeUnreadable    = "SLUICE-CFG-302" // a device that cannot be polled as described
-	codeMachineID     = "SLUICE-CFG-303" // no client id can be made on this machine
 )
 
 // site is a site file ready to run.
@@ -114,26 +113,32 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	}
 	s := &site{path: path, dir: filepath.Dir(path)}
 	doc, problems := configs.Decode(path, data, &s.siteFile)
+	if doc.Position("") == (configs.Position{}) {
+		return s.refuse(problems) // there is nothing to build from
+	}
 	if s.Mapping.Gateway == "" {
 		// Without a host name the tests of {gateway} in topics report it.
 		s.Mapping.Gateway, _ = os.Hostname()
 	}
 	model, more := mapping.Build(&s.Mapping, doc)
 	problems = append(problems, more...)
-	if model != nil {
-		s.model = model
-		problems = append(problems, s.build(doc)...)
-	}
+	s.model = model
+	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)
 	problems = configs.Sort(problems)
-	if configs.Refused(problems) || model == nil {
-		err := fmt.Errorf("%s is not a usable site file: %d error(s)", path, configs.Errors(problems))
-		return nil, problems, &failure{code: exitConfig, err: err, problems: problems}
+	if configs.Refused(problems) {
+		return s.refuse(problems)
 	}
 	s.Buffer.Dir, s.Buffer.Backup = s.resolve(s.Buffer.Dir), s.resolve(s.Buffer.Backup)
 	s.brokerFiles = filesState(s.Broker.Users, s.Broker.Cert, s.Broker.Key)
 	s.problems = problems
 	return s, problems, nil
+}
+
+// refuse is the end of loadSite for a file that cannot be used.
+func (s *site) refuse(problems []configs.Problem) (*site, []configs.Problem, error) {
+	err := fmt.Errorf("%s is not a usable site file: %d error(s)", s.path, configs.Errors(problems))
+	return nil, problems, &failure{code: exitConfig, err: err, problems: problems}
 }
 
 // resolve makes a path of the site file absolute or relative to the working
@@ -145,19 +150,12 @@ func (s *site) resolve(path string) string {
 	return filepath.Join(s.dir, path)
 }
 
-// upstreamProblems finds names that are used twice, as each names a cursor, and
-// client ids that cannot be made.
+// upstreamProblems finds names that are used twice: each names a cursor.
 func (s *site) upstreamProblems(doc *configs.Document) []configs.Problem {
 	var problems []configs.Problem
 	seen := make(map[string]bool)
-	_, machine := publish.MachineID()
 	for i := range s.Upstreams {
 		name := s.Upstreams[i].Name
-		if s.Upstreams[i].ClientID == "" && machine != nil {
-			pos := doc.Position(configs.Index("upstreams", i))
-			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeMachineID,
-				Message: "no client id can be made: " + machine.Error(), Fix: "set client_id"}))
-		}
 		if name != "" && seen[name] {
 			pos := doc.Position(configs.Join(configs.Index("upstreams", i), "name"))
 			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeUpstreamTwice,
