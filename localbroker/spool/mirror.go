@@ -222,6 +222,9 @@ func (s *Spool) mendFromBackup(names []string) []string {
 		}
 		there := slices.Contains(names, name)
 		if h.first == 0 || !s.better(name, there, second) {
+			if !there && h.first < s.state.trimmed { // left over: the primary was removed on purpose
+				s.backup.report(s.backup.fileSystem.Remove(filepath.Join(s.backup.backup, name)))
+			}
 			continue
 		}
 		if there {

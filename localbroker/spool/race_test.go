@@ -33,24 +33,7 @@ func everybodyAtOnce(t *testing.T, level Level) {
 			t.Fatal(err)
 		}
 		for _, live := range []bool{false, true} {
-			readers.Go(func() {
-				last := uint64(0)
-				for {
-					recs, err := c.Next(ctx, live, 50)
-					if errors.Is(err, context.Canceled) {
-						return
-					}
-					if err != nil || recs[0].Seq <= last {
-						t.Errorf("seq %v after %d, %v", recs, last, err)
-						return
-					}
-					last = recs[len(recs)-1].Seq
-					if err := c.Ack(recs[0].Seq, last); err != nil {
-						t.Error(err)
-						return
-					}
-				}
-			})
+			readers.Go(func() { takeAll(ctx, t, c, live) })
 		}
 	}
 	for p := range producers {
@@ -76,6 +59,26 @@ func everybodyAtOnce(t *testing.T, level Level) {
 		t.Errorf("%+v", st)
 	}
 	closeSpool(t, s)
+}
+
+// takeAll reads and acknowledges one lane until ctx is done.
+func takeAll(ctx context.Context, t *testing.T, c *Cursor, live bool) {
+	last := uint64(0)
+	for {
+		recs, err := c.Next(ctx, live, 50)
+		if errors.Is(err, context.Canceled) {
+			return
+		}
+		if err != nil || recs[0].Seq <= last {
+			t.Errorf("seq %v after %d, %v", recs, last, err)
+			return
+		}
+		last = recs[len(recs)-1].Seq
+		if err := c.Ack(recs[0].Seq, last); err != nil {
+			t.Error(err)
+			return
+		}
+	}
 }
 
 // BenchmarkSyncShared shows the group commit: producers share an fsync.
