@@ -29,17 +29,22 @@ type carrier struct {
 	waiting chan struct{}  // one element a late reply
 	late    sync.WaitGroup // of late replies
 
-	mu sync.Mutex // held while a reply goes out; guards nothing else
+	// turn holds an element while a reply goes out, and guards all below. It is
+	// no mutex: under testing/synctest time stands still for those who wait
+	// for a mutex, and replies wait for time.
+	turn chan struct{}
+	cut  bool // the last frame is incomplete: nothing late may follow
 }
 
 func newCarrier(out io.WriteCloser, on transports, char time.Duration) *carrier {
-	return &carrier{out: out, on: on, char: char, waiting: make(chan struct{}, maxLate)}
+	return &carrier{out: out, on: on, char: char, waiting: make(chan struct{}, maxLate),
+		turn: make(chan struct{}, 1)}
 }
 
 // send carries out the first steps of p and leaves the later ones to a
 // goroutine that ends with ctx; late waits for it.
 func (c *carrier) send(ctx context.Context, p plan) error {
-	if err := c.write(ctx, p.steps[:p.later]); err != nil || p.later == len(p.steps) {
+	if err := c.write(ctx, p.steps[:p.later], p.cut); err != nil || p.later == len(p.steps) {
 		return err
 	}
 	select {
@@ -54,15 +59,42 @@ func (c *carrier) send(ctx context.Context, p plan) error {
 		}
 		rest := append([]step(nil), p.steps[p.later:]...)
 		rest[0].wait = 0
-		_ = c.write(ctx, rest) // the serving loop meets the same error on its own
+		_ = c.writeLate(ctx, rest) // the serving loop meets the same error on its own
 	})
 	return nil
 }
 
-// write carries out steps one after the other.
-func (c *carrier) write(ctx context.Context, steps []step) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
+// write carries out steps one after the other; cut says that they leave a frame
+// incomplete.
+func (c *carrier) write(ctx context.Context, steps []step, cut bool) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	c.cut = c.cut || cut
+	return c.writeSteps(ctx, steps)
+}
+
+// writeLate is write for a late reply. It drops the reply where it would stand
+// for the missing part of another: a device that still sends does not do so,
+// and no client could tell.
+func (c *carrier) writeLate(ctx context.Context, steps []step) error {
+	select {
+	case c.turn <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	defer func() { <-c.turn }()
+	if c.cut {
+		return nil
+	}
+	return c.writeSteps(ctx, steps)
+}
+
+// writeSteps carries out steps. The caller has the turn.
+func (c *carrier) writeSteps(ctx context.Context, steps []step) error {
 	for _, s := range steps {
 		if !sleep(ctx, s.wait) {
 			return ctx.Err()

@@ -22,7 +22,8 @@ const (
 	Duplicate
 	// Half sends the first half of the reply and nothing more.
 	Half
-	// HalfLate sends the first half at once and the rest Delay later.
+	// HalfLate sends the first half at once and the rest Delay later; on TCP
+	// nothing else is sent meanwhile.
 	HalfLate
 	// HalfClose sends the first half and closes.
 	HalfClose

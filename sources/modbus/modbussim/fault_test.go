@@ -207,6 +207,25 @@ func TestLateReplyLetsOthersPass(t *testing.T) {
 	}
 }
 
+// TestLateRepliesKeepOutOfOtherFrames: on TCP, where frames have no check sum, a
+// late reply within another would pass for its data.
+func TestLateRepliesKeepOutOfOtherFrames(t *testing.T) {
+	requests := map[time.Duration]string{
+		0:                      "0001 0000 0006 01 03 0000 0001",
+		900 * time.Millisecond: "0002 0000 0006 07 03 0000 0001",
+	}
+	tests := map[string][]string{
+		"unit=7 half-late 500ms": {"900ms 0002000000", "1.4s 050703027777", "1.4s 0001000000050103021111"},
+		"unit=7 half":            {"900ms 0002000000"},
+	}
+	for rule, want := range tests {
+		s := faultServer(t, "unit=1 late 1s", rule)
+		if got := exchangeIn(t, s.ServeTCPConn, requests); !slices.Equal(got, want) {
+			t.Errorf("%s: got  %q\nwant %q", rule, got, want)
+		}
+	}
+}
+
 func TestRebootSilencesTheUnit(t *testing.T) {
 	s := faultServer(t, "reboot 5s times 1")
 	first := exchangeIn(t, s.ServeTCPConn, map[time.Duration]string{0: "0001 0000 0006 01 03 0000 0001"})

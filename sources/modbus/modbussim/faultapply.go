@@ -17,6 +17,7 @@ type step struct {
 type plan struct {
 	steps []step
 	later int
+	cut   bool // a frame is left incomplete on a stream
 }
 
 // exchange is one request on its way through the rules.
@@ -26,6 +27,7 @@ type exchange struct {
 	encode  func(adu) []byte
 	foreign func() adu    // the same request answered by another unit
 	silent  time.Duration // between two frames
+	stream  bool          // frames without check sum: never write one into another
 }
 
 // adu is a reply before framing, with room for what faults spoil.
@@ -62,10 +64,16 @@ func (x *exchange) spoil(f Fault, rng *rand.Rand) plan {
 	case Duplicate:
 		return x.now(proper, proper)
 	case Half:
-		return x.now(proper[:len(proper)/2])
+		p := x.now(proper[:len(proper)/2])
+		p.cut = x.stream
+		return p
 	case HalfLate:
 		half := len(proper) / 2
-		return plan{steps: []step{{data: proper[:half]}, {wait: f.Delay, data: proper[half:]}}, later: 1}
+		p := plan{steps: []step{{data: proper[:half]}, {wait: f.Delay, data: proper[half:]}}, later: 1}
+		if x.stream {
+			p.later = 2
+		}
+		return p
 	case HalfClose:
 		return plan{steps: []step{{data: proper[:len(proper)/2], close: true}}, later: 1}
 	case OtherUnit:

@@ -125,7 +125,7 @@ func (l *rtuLine) take(ctx context.Context, c chunk) error {
 	}
 	l.last = c.at
 	if l.cfg.Echo {
-		if err := l.out.write(ctx, []step{{data: c.data}}); err != nil {
+		if err := l.out.write(ctx, []step{{data: c.data}}, false); err != nil {
 			return err
 		}
 	}

@@ -42,7 +42,8 @@ func (s *Server) respond(in *received) (plan, time.Duration) {
 	case Busy:
 		req.Reply = exception(req.Function, serverBusy)
 	}
-	x := exchange{frame: append([]byte(nil), in.frame...), reply: in.reply, encode: in.encode, silent: in.silent}
+	x := exchange{frame: append([]byte(nil), in.frame...), reply: in.reply, encode: in.encode, silent: in.silent,
+		stream: in.on&onTCP != 0}
 	x.reply.unit, x.reply.pdu = in.unit, req.Reply
 	x.foreign = func() adu { return s.foreignReply(x.reply, in.pdu) }
 	p := x.now(x.encode(x.reply))
