@@ -3,14 +3,17 @@ package spool
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sluice/mapping"
+	"sluice/sources"
 )
 
 func countOf(drops []mapping.Drop, cause mapping.DropCause) (n int) {
@@ -193,14 +196,17 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 				return nil
 			}
 			taken, refused := []int64{}, 0
-			for i := range 15000 {
-				full = i > 500 && i < 14900
+			pad := strings.Repeat("x", 2000)
+			for i := range 6000 {
+				full = i > 500 && i < 5900
+				recs := poll(clock, i, 1)
+				recs[0].Value = sources.String(fmt.Sprint(i, " ", pad))
 				var disk *DiskError
-				switch err := s.Append(poll(clock, i*200, 200)); {
+				switch err := s.Append(recs); {
 				case err == nil:
-					taken = append(taken, upTo(i*200, i*200+200)...)
+					taken = append(taken, int64(i))
 				case errors.As(err, &disk) && errors.Is(err, syscall.ENOSPC):
-					refused += 200
+					refused++
 				default:
 					t.Fatal(err)
 				}

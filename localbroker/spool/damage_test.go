@@ -114,7 +114,7 @@ func frames(t testing.TB, name string, b []byte) (at []int64, seqs []seqRange) {
 func TestTortureRandomDamage(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
 	rng := rand.New(rand.NewPCG(seed, 2))
-	n := count(200, 1000)
+	n := count(60, 1000)
 	t.Logf("seed %d, %d damages", seed, n)
 	clock, cfg, dir := newClock(), testConfig(Sync), t.TempDir()
 	cfg.Max = 64 << 20

@@ -277,7 +277,7 @@ func runModel(seed uint64, n int, prepare func(*model)) (repeats int, err error)
 
 func TestTortureModelCrashes(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	n := count(2000, 100_000)
+	n := count(1000, 100_000)
 	t.Logf("seed %d, %d crashes", seed, n)
 	repeats, err := runModel(seed, n, func(*model) {})
 	if err != nil {
@@ -288,7 +288,7 @@ func TestTortureModelCrashes(t *testing.T) {
 
 func TestTortureModelCrashesWithFaults(t *testing.T) {
 	seed := uint64(time.Now().UnixNano())
-	n := count(1000, 20_000)
+	n := count(400, 20_000)
 	t.Logf("seed %d, %d crashes", seed, n)
 	_, err := runModel(seed, n, func(m *model) {
 		faults := []error{syscall.EIO, syscall.ENOSPC}

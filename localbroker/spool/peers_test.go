@@ -71,8 +71,8 @@ func powerCuts(t *testing.T, level Level, n int) (promised, lost int) {
 	dir, l := filepath.Join(e.at, "spool"), newLedger()
 	for range n {
 		l.live(t, dir, level, 50+rng.IntN(600), func() {
-			// ext4 lets an fdatasync that overlaps this call return nil: a
-			// promise only counts if it was heard before the power went.
+			// A promise counts if it was heard before the power went. Those
+			// heard while the call is under way are counted apart.
 			l.cut.Store(true)
 			e.cut(t)
 		})

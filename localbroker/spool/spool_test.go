@@ -132,7 +132,11 @@ func drain(t testing.TB, c *Cursor) (values []int64, drops []mapping.Drop) {
 				drops = append(drops, *r.Drop)
 				continue
 			}
-			values = append(values, r.Value.AsInt64())
+			v, err := value(r)
+			if err != nil {
+				t.Fatal(err)
+			}
+			values = append(values, int64(v))
 		}
 		if err := c.Ack(recs[0].Seq, recs[len(recs)-1].Seq); err != nil {
 			t.Fatal(err)
