@@ -135,7 +135,7 @@ func (c *Config) SetDefaults() {
 	*c = Config{
 		FailBack: 5 * time.Minute, ClientIDPrefix: "sluice", Keepalive: 30 * time.Second, Clean: true,
 		QoS: 1, Payload: payloadJSON, Retain: retainPoints, DropTopic: "{site}/dropped",
-		Window: 100, WindowBytes: 256 << 10, MaxMessage: 256 << 10, Drain: "2000/s",
+		Window: 200, WindowBytes: 256 << 10, MaxMessage: 256 << 10, Drain: "2000/s",
 		ConnectTimeout: 15 * time.Second, Grace: 5 * time.Second,
 	}
 	c.Status.SetDefaults()

@@ -38,9 +38,10 @@ func startUpstream() (*upstream, error) {
 // body is what the payloads json and json-device have in common. The benches
 // take good values only.
 type body struct {
-	TS      json.RawMessage `json:"ts"`
-	V       json.RawMessage `json:"v"`
-	Quality json.RawMessage `json:"q"`
+	TS         json.RawMessage `json:"ts"`
+	V          json.RawMessage `json:"v"`
+	Quality    json.RawMessage `json:"q"`
+	Historical bool            `json:"h"`
 }
 
 func (u *upstream) received(m mapping.Message) {
@@ -66,10 +67,15 @@ func (u *upstream) received(m mapping.Message) {
 	u.messages++
 	u.total += count
 	u.values[parts[1]] += count
-	if string(b.TS) < u.newest[m.Topic] {
+	// Live values and the backlog are two streams, each in order.
+	stream := m.Topic
+	if b.Historical {
+		stream += " (backlog)"
+	}
+	if string(b.TS) < u.newest[stream] {
 		u.inverted++
 	}
-	u.newest[m.Topic] = string(b.TS)
+	u.newest[stream] = string(b.TS)
 }
 
 // goodValues counts the values of a json-device message that are not null.
