@@ -1,5 +1,5 @@
 # What a developer and the machine that checks a change run. Everything but
-# test-peers and cross needs only Go, make and git.
+# test-peers needs only Go, make and git.
 
 GO        ?= go
 FUZZTIME  ?= 30s
@@ -24,24 +24,19 @@ test:
 	$(GO) vet ./...
 	$(GO) test $(RACE) -timeout 10m ./...
 
-# Against the real peers, which are installed first. Nothing is skipped.
+# Against the real peers, which are installed first. Nothing is skipped. Needs
+# root on Debian: file systems are mounted and their power is cut.
 test-peers: peers
 	$(GO) vet -tags peers ./...
-	SLUICE_PEERS_PYTHON="$(PEERS_VENV)/bin/python" \
 	$(GO) test -tags peers -count 1 -timeout 30m $(sort $(dir $(PEER_TESTS)))
 
-SUDO := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
-PEERS_VENV ?= /tmp/sluice-peers-$(shell id -u)
-
-# gcc and the libmodbus headers build the libmodbus server; qemu-user runs the
-# cross builds; e2fsprogs makes the file systems whose power is cut.
+# gcc and libmodbus-dev make the libmodbus server, python3-venv the one of
+# pymodbus; qemu-user-static runs the cross builds; e2fsprogs makes ext4.
 peers:
-	$(SUDO) apt-get update -q
-	$(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
-		mosquitto mosquitto-clients libmodbus-dev mbpoll socat gcc libc6-dev \
-		python3-venv python3-pip qemu-user-static e2fsprogs iproute2 nftables openssl
-	python3 -m venv $(PEERS_VENV)
-	$(PEERS_VENV)/bin/pip install -q 'pymodbus>=3.8,<4' pyserial
+	apt-get update -q
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+		mosquitto mosquitto-clients libmodbus-dev mbpoll socat gcc libc6-dev pkg-config \
+		python3 python3-venv qemu-user-static e2fsprogs mount openssl ca-certificates
 
 # The durability and outage tests at full length: hours.
 torture:
@@ -71,9 +66,9 @@ $(CROSS):
 	CGO_ENABLED=0 GOOS=linux $(TARGET) $(GO) build $(RELEASE) -o dist/sluice-$@ ./cmd/sluice
 
 cross: $(CROSS)
-	@for f in $(CROSS); do \
-		printf '%-24s %6d KiB, as xz %5d KiB\n' sluice-$$f $$(( $$(wc -c < dist/sluice-$$f) / 1024 )) \
-			$$(( $$(xz -9 -T1 -c dist/sluice-$$f 2>/dev/null | wc -c) / 1024 )); \
+	@for f in $(CROSS:%=dist/sluice-%); do \
+		printf '%-26s %6d KiB' $$f $$(( $$(wc -c < $$f) / 1024 )); \
+		if command -v xz >/dev/null; then printf ', %5d KiB as xz' $$(( $$(xz -9 -c $$f | wc -c) / 1024 )); fi; echo; \
 	done | tee dist/sizes.txt
 
 # The whole path in a terminal, with an outage and a kill in the middle: a minute.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -90,6 +91,8 @@ func TestExitCodesOfCommands(t *testing.T) {
 		{[]string{"check", "--fly"}, exitUsage},
 		{[]string{"check", good, good}, exitUsage},
 		{[]string{"run", "now"}, exitUsage},
+		{[]string{"run", "-c", good, "--log-level", "loud"}, exitUsage},
+		{[]string{"run", "-c", good, "--log-level", "debug"}, exitOK},
 		{[]string{"simulate"}, exitUsage},
 		{[]string{"simulate", dump, "--fault", "explode"}, exitUsage},
 		{[]string{"simulate", "eastron-sdm630", "--unit", "250"}, exitUsage},
@@ -227,7 +230,7 @@ func TestDataFolderInUse(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	held, err := spool.Open(s.Buffer.Dir, s.Buffer, hostclock.New(hostclock.Config{}), newLogger(newEvents(), "text", s.Log.level(), false))
+	held, err := spool.Open(s.Buffer.Dir, s.Buffer, hostclock.New(hostclock.Config{}), newLogger(newEvents(), "text", slog.LevelInfo, false))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -21,7 +21,7 @@ import (
 type gateway struct {
 	build   buildInfo
 	log     *slog.Logger
-	level   *slog.LevelVar
+	level   logLevel
 	machine string // identifies the machine in client ids
 	clock   *hostclock.Clock
 	spool   *spool.Spool

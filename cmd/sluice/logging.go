@@ -5,13 +5,27 @@ import (
 	"log/slog"
 )
 
-// level returns the level to log from. Validate has refused what is none.
-func (c *logConfig) level() slog.Level {
-	var level slog.Level
-	if err := level.UnmarshalText([]byte(c.Level)); err != nil {
-		return slog.LevelInfo
+// logLevel is the level to log from. It follows the site file, unless the
+// command line has fixed it.
+type logLevel struct {
+	slog.LevelVar
+	fixed bool
+}
+
+// fix holds the level named on the command line; "" names none.
+func (l *logLevel) fix(name string) error {
+	if name == "" {
+		return nil
 	}
-	return level
+	l.fixed = true
+	return l.UnmarshalText([]byte(name))
+}
+
+// follow takes the level of a site file, which Validate has let pass.
+func (l *logLevel) follow(cfg logConfig) {
+	if !l.fixed {
+		_ = l.UnmarshalText([]byte(cfg.Level)) // Validate has read it
+	}
 }
 
 // newLogger writes the program's log to w, as text or json. bare leaves the

@@ -82,7 +82,7 @@ func (g *gateway) tryReload() (restart []string, err error) {
 	if err := g.settle(next, old); err != nil {
 		return restart, errors.Join(err, g.goBack(next, old.site))
 	}
-	g.level.Set(s.Log.level())
+	g.level.follow(s.Log)
 	g.dropCursors(s)
 	return restart, nil
 }

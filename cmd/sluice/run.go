@@ -19,16 +19,17 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	path := defaultSite
+	path, level := defaultSite, ""
 	c := &cobra.Command{
 		Use:   "run",
 		Short: "Run the gateway",
 		Long: "Run the gateway until SIGTERM or SIGINT. SIGHUP reads the site file again; one that cannot run\n" +
 			"is refused, and the old one goes on.\n\n" + exitHelp,
 		Args: cobra.NoArgs,
-		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) { return result{}, run(ctx, path, a.errs) }),
+		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) { return result{}, run(ctx, path, level, a.errs) }),
 	}
 	c.Flags().StringVarP(&path, "config", "c", path, "site file")
+	c.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error, instead of log.level in the site file")
 	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	return c
 }
@@ -36,14 +37,17 @@ func (a *app) runCommand() *cobra.Command {
 // run is the composition root: it makes the parts in the order in which data
 // passes through them, runs them until ctx is done, and ends them in the same
 // order.
-func run(ctx context.Context, path string, logs io.Writer) error {
+func run(ctx context.Context, path, level string, logs io.Writer) error {
 	s, problems, err := loadSite(path)
 	if err != nil {
 		return err
 	}
-	g := &gateway{build: thisBuild(), level: new(slog.LevelVar), values: new(dashboard.Values), started: time.Now().UTC()}
-	g.level.Set(s.Log.level())
-	g.log = newLogger(logs, s.Log.Format, g.level, os.Getenv("JOURNAL_STREAM") != "")
+	g := &gateway{build: thisBuild(), values: new(dashboard.Values), started: time.Now().UTC()}
+	if err := g.level.fix(level); err != nil {
+		return fail(exitUsage, err, "use debug, info, warn or error")
+	}
+	g.level.follow(s.Log)
+	g.log = newLogger(logs, s.Log.Format, &g.level, os.Getenv("JOURNAL_STREAM") != "")
 	g.log.Info("gateway starts", "version", g.build.Version, "site", s.model.Name, "file", path)
 	g.logProblems(problems)
 

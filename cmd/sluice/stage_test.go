@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -12,7 +13,7 @@ func TestStageThatEndsByItselfIsNoticedAndTheOthersGoOn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := newEvents()
 		running := make(chan struct{})
-		s := startStage("field", newLogger(log, "text", (&logConfig{Level: "info"}).level(), true),
+		s := startStage("field", newLogger(log, "text", slog.LevelInfo, true),
 			func(context.Context) error { return errors.New("no such port") },
 			func(ctx context.Context) error { <-ctx.Done(); close(running); return nil })
 		synctest.Wait()
@@ -34,7 +35,7 @@ func TestStageThatEndsByItselfIsNoticedAndTheOthersGoOn(t *testing.T) {
 
 func TestStageThatIsStoppedHasNotFailed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		s := startStage("field", newLogger(newEvents(), "json", (&logConfig{}).level(), false),
+		s := startStage("field", newLogger(newEvents(), "json", slog.LevelInfo, false),
 			func(ctx context.Context) error { <-ctx.Done(); return ctx.Err() })
 		s.stop()
 		if err, ended := s.failed(); ended {

@@ -34,6 +34,7 @@ var mayImport = map[string][]string{
 	"publish/standin":          {"mapping"},
 	"dashboard":                {"mapping", "sources", "configs"},
 	"cmd/sluice":               {"*"},
+	"cmd/sluice/e2e":           {"*"},
 	"cmd/bench":                {"*"},
 }
 
