@@ -19,7 +19,8 @@ type Profile struct {
 	Model  string   `yaml:"model"`
 	Also   []string `yaml:"also"`   // other models with the same registers
 	Source string   `yaml:"source"` // the maker's manual
-	// Verified is "manual" or "device": what the registers were compared with.
+	// Verified is "manual" or "device": what every register was compared with.
+	// Empty is neither; the file's comment says what it rests on.
 	Verified string                       `yaml:"verified"`
 	Serial   SerialDefaults               `yaml:"serial"`
 	Detect   Detections                   `yaml:"detect"`
