@@ -1,16 +1,12 @@
 package modbus
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"slices"
-	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
-	"sluice/sources"
 	"sluice/sources/modbus/link"
 	"sluice/sources/register"
 )
@@ -205,120 +201,6 @@ func checkPlan(t *testing.T, points []Point, reads []Read, lim *limits) {
 	}
 }
 
-// layout is the register map of a meter.
-type layout struct {
-	name        string
-	max         int
-	table       register.Table
-	typ         register.Type
-	addresses   []int
-	others      []int // of type otherType
-	otherType   register.Type
-	singles     []int // one register each
-	description string
-}
-
-// steps returns from, from+step, … up to last.
-func steps(from, last, step int) []int {
-	var out []int
-	for a := from; a <= last; a += step {
-		out = append(out, a)
-	}
-	return out
-}
-
-// layouts are those of the makers' register lists: Eastron "SDM630-Modbus V2
-// Modbus Protocol", Eastron "SDM120-Modbus Protocol", both input registers
-// §1.2; ABB "B23/B24 user manual" 2CMC485003M0201, mapping tables.
-func layouts() []layout {
-	return []layout{
-		{name: "SDM630", max: 80, table: register.InputRegister, typ: register.Float32,
-			addresses: slices.Concat(steps(0x00, 0x22, 2), []int{0x24, 0x26, 0x28, 0x2A, 0x2E, 0x30, 0x34, 0x38, 0x3C,
-				0x3E, 0x42}, steps(0x46, 0x56, 2), []int{0x64, 0x66, 0x68, 0x6A}, steps(0xC8, 0xCE, 2), []int{0xE0},
-				steps(0xEA, 0xF4, 2), []int{0xF8, 0xFA}, steps(0x102, 0x10C, 2), steps(0x14E, 0x17C, 2))},
-		{name: "SDM120", max: 80, table: register.InputRegister, typ: register.Float32,
-			addresses: slices.Concat([]int{0x00, 0x06, 0x0C, 0x12, 0x18, 0x1E}, steps(0x46, 0x4E, 2),
-				steps(0x54, 0x5E, 2), []int{0x102, 0x108, 0x156, 0x158})},
-		{name: "ABB B23", table: register.HoldingRegister, typ: register.Uint64,
-			addresses: slices.Concat(steps(0x5000, 0x5014, 4), steps(0x5460, 0x5474, 4)),
-			otherType: register.Uint32, others: steps(0x5B00, 0x5B2A, 2),
-			singles: slices.Concat([]int{0x5B2C}, steps(0x5B3A, 0x5B3D, 1))},
-	}
-}
-
-func (l layout) points() []Point {
-	var out []Point
-	add := func(typ register.Type, addresses []int) {
-		for _, a := range addresses {
-			out = append(out, Point{ID: uint32(a), Name: fmt.Sprint(a), Every: time.Second,
-				Point: register.Point{Table: l.table, Address: uint16(a), Type: typ}})
-		}
-	}
-	add(l.typ, l.addresses)
-	add(l.otherType, l.others)
-	add(register.Uint16, l.singles)
-	sortPoints(out)
-	return out
-}
-
-// fixedGap is what other pollers do: points join the read before them if no
-// more than gap registers lie between and the read stays within most.
-func fixedGap(points []Point, line Line, gap, most int) (total time.Duration, reads int) {
-	for i := 0; i < len(points); {
-		low := int(points[i].Address)
-		high := low + points[i].Registers()
-		for i++; i < len(points); i++ {
-			a, end := int(points[i].Address), int(points[i].Address)+points[i].Registers()
-			if a-high > gap || end-low > most {
-				break
-			}
-			high = max(high, end)
-		}
-		total += wireTime(line, points[0].Table, high-low)
-		reads++
-	}
-	return total, reads
-}
-
-// TestPlanBeatsFixedGap: for three meters on three lines no fixed gap is
-// quicker than the plan, and no one gap is as quick everywhere.
-func TestPlanBeatsFixedGap(t *testing.T) {
-	gaps := []int{0, 4, 10, 20, 50, 120}
-	worse := make([]bool, len(gaps))
-	table := &strings.Builder{}
-	fmt.Fprintf(table, "%-8s %-14s %7s", "meter", "line", "plan")
-	for _, g := range gaps {
-		fmt.Fprintf(table, "  gap %-7d", g)
-	}
-	for _, l := range layouts() {
-		for _, line := range []Line{SerialLine(2400, 10, "8N1"), SerialLine(9600, 10, "8N1"),
-			SerialLine(115200, 10, "8N1"), TCPLine()} {
-			points := l.points()
-			p := planner{line: line, turnAround: line.TurnAround, limits: &limits{Quirks: Quirks{MaxRegisters: l.max}}}
-			plan := time.Duration(0)
-			reads := p.plan(points, nil)
-			for _, r := range reads {
-				plan += wireTime(line, r.Table, int(r.Quantity))
-			}
-			fmt.Fprintf(table, "\n%-8s %-14s %4d/%-2d", l.name, line.Text, plan.Milliseconds(), len(reads))
-			for g, gap := range gaps {
-				fixed, n := fixedGap(points, line, gap, p.limits.limit(l.table))
-				fmt.Fprintf(table, "  %4d/%-2d +%2d%%", fixed.Milliseconds(), n, 100*(fixed-plan)/plan)
-				if fixed < plan {
-					t.Errorf("%s on %s: gap %d takes %v, the plan %v", l.name, line.Text, gap, fixed, plan)
-				}
-				worse[g] = worse[g] || fixed > plan
-			}
-		}
-	}
-	t.Logf("ms/reads a poll, and what a fixed gap costs more\n%s", table)
-	for g, gap := range gaps {
-		if !worse[g] {
-			t.Errorf("a fixed gap of %d is as good as the plan everywhere", gap)
-		}
-	}
-}
-
 func BenchmarkPlan1000Points(b *testing.B) {
 	points := uints(0, 0, 1000, 3, time.Second)
 	p := planner{line: SerialLine(9600, 10, "8N1"), limits: &limits{}}
@@ -326,29 +208,4 @@ func BenchmarkPlan1000Points(b *testing.B) {
 	for b.Loop() {
 		p.plan(points, nil)
 	}
-}
-
-// TestThreeMetersAt9600 prints what three SDM630 on one line yield, polled as
-// fast as the line can; see the bar in the project's design.
-func TestThreeMetersAt9600(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		points := layouts()[0].points()
-		var devices []Device
-		units := map[uint8]*fakeUnit{}
-		for k := range 3 {
-			own := slices.Clone(points)
-			for i := range own {
-				own[i].Every = 100 * time.Millisecond
-			}
-			devices = append(devices, Device{Name: string(rune('a' + k)), Unit: uint8(k + 1), Points: own})
-			units[uint8(k+1)] = &fakeUnit{}
-		}
-		line := SerialLine(9600, 11, "8E1")
-		const run = 10 * time.Minute
-		values := 0
-		fake := &fakeLine{char: line.Char, silent: line.Silent, units: units}
-		bus, _ := benchEach(t, Config{Line: line, Devices: devices}, fake, run, func(s []sources.Sample) { values += len(s) })
-		t.Logf("%d float32 a meter, %d reads: %.0f values/s", len(points), bus.Stats().Devices[0].Groups[0].Reads,
-			float64(values)/run.Seconds())
-	})
 }
