@@ -25,6 +25,36 @@ func countOf(drops []mapping.Drop, cause mapping.DropCause) (n int) {
 	return n
 }
 
+// TestDropIsToldOnceBeforeItIsAcknowledged reads on behind the note of a drop
+// while its acknowledgement is still on the way.
+func TestDropIsToldOnceBeforeItIsAcknowledged(t *testing.T) {
+	clock, cfg := newClock(), testConfig(Buffered)
+	cfg.Max = 4 * minSegmentSize
+	s := mustOpen(t, t.TempDir(), cfg, clock)
+	c := mustCursor(t, s, "cloud")
+	total := 0
+	for range 10_000 {
+		mustAppend(t, s, poll(clock, total, 20))
+		total += 20
+	}
+	for connection := range 2 { // a new connection is told again
+		if err := c.Rewind(false); err != nil {
+			t.Fatal(err)
+		}
+		first := next(t, c, false, 100)
+		if len(first) != 1 || first[0].Drop == nil {
+			t.Fatalf("connection %d begins with %+v, want the note of a drop", connection, first[0])
+		}
+		told := int(first[0].Drop.Count)
+		second := next(t, c, false, 100)
+		v, err := value(second[0])
+		if err != nil || int(v) != told {
+			t.Errorf("behind the note of %d comes %+v, %v", told, second[0], err)
+		}
+	}
+	closeSpool(t, s)
+}
+
 func TestDropOldestIsCountedExactlyForEachCursor(t *testing.T) {
 	for _, level := range []Level{Memory, Spill, Buffered} {
 		t.Run(string(level), func(t *testing.T) {

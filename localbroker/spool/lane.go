@@ -74,7 +74,7 @@ func (c *Cursor) Next(ctx context.Context, live bool, max int) ([]mapping.Record
 		var wait time.Duration
 		switch {
 		case p.drop != nil:
-			c.returnDrop(l, p)
+			c.returnDrop(l, &p)
 		case p.chunk != nil:
 			wait = c.readChunk(l, &p, max)
 		case p.seg != nil:
@@ -187,7 +187,8 @@ func (c *Cursor) locateDrop(pos uint64, p *place) bool {
 	return false
 }
 
-func (c *Cursor) returnDrop(l *lane, p place) {
+// returnDrop returns the note of lost records and moves p behind them.
+func (c *Cursor) returnDrop(l *lane, p *place) {
 	d := l.dec.newDrop()
 	*d = *p.drop
 	now := c.s.clock.Now()
@@ -195,9 +196,9 @@ func (c *Cursor) returnDrop(l *lane, p place) {
 	c.s.mu.Lock()
 	if l.generation == p.generation {
 		c.told = append(c.told, seqRange{p.pos, p.dropTo})
-		l.pos = p.dropTo + 1
 	}
 	c.s.mu.Unlock()
+	p.pos = p.dropTo + 1
 }
 
 // readChunk decodes frames in RAM. It returns how long to wait if the first
