@@ -269,3 +269,15 @@ func TestKeptID(t *testing.T) {
 		t.Error("an identity that cannot be kept is taken")
 	}
 }
+
+func TestEveryProblemCodeIsExplained(t *testing.T) {
+	page, err := os.ReadFile("../../docs/problems.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable} {
+		if !strings.Contains(string(page), "## "+code+" ") {
+			t.Errorf("%s is not in docs/problems.md", code)
+		}
+	}
+}

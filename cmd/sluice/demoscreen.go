@@ -10,19 +10,20 @@ import (
 // screen shows the demonstration: a table that is drawn anew on a terminal,
 // and a line now and then elsewhere.
 type screen struct {
-	w     io.Writer
-	quiet bool
-	width int
-	table bool // w is a terminal
-	lines int  // of the table as it stands on the terminal
-	bold  bool
-	start time.Time
-	shown time.Time
+	w      io.Writer
+	quiet  bool
+	width  int
+	height int
+	table  bool // w is a terminal
+	lines  int  // of the table as it stands on the terminal
+	bold   bool
+	start  time.Time
+	shown  time.Time
 }
 
 func newScreen(w io.Writer, quiet bool) *screen {
-	width, ok := terminal(w)
-	return &screen{w: w, quiet: quiet, width: width, table: ok, bold: colour(w), start: time.Now()}
+	width, height, ok := terminal(w)
+	return &screen{w: w, quiet: quiet, width: width, height: height, table: ok, bold: colour(w), start: time.Now()}
 }
 
 // say writes one line that stays.
@@ -64,7 +65,8 @@ func (s *screen) show(g *demoGateway, t *tally) {
 	if err != nil {
 		b.WriteString("  the gateway is not there\n")
 	}
-	for _, v := range values {
+	// What does not fit on the terminal could not be erased.
+	for _, v := range values[:min(len(values), max(s.height-4, 0))] {
 		row := fmt.Sprintf("  %-12s %-16s %14s %-5s %s", v.Device, v.Point, v.Value, v.Unit, v.Quality)
 		b.WriteString(row[:min(len(row), max(s.width-1, 20))] + "\n")
 	}

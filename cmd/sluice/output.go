@@ -59,26 +59,26 @@ func (a *app) report(r result, err error) error {
 	return printErr
 }
 
-// terminal returns the width of w in characters, and false if w is no
-// terminal. A terminal that does not tell counts as 80 wide.
-func terminal(w io.Writer) (width int, ok bool) {
+// terminal returns width and height of w in characters, and false if w is no
+// terminal. One that does not tell counts as 80 by 24.
+func terminal(w io.Writer) (width, height int, ok bool) {
 	f, ok := w.(*os.File)
 	if !ok {
-		return 0, false
+		return 0, 0, false
 	}
 	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
 	if err != nil {
-		return 0, false
+		return 0, 0, false
 	}
-	if size.Col == 0 {
-		return 80, true
+	if size.Col == 0 || size.Row == 0 {
+		return 80, 24, true
 	}
-	return int(size.Col), true
+	return int(size.Col), int(size.Row), true
 }
 
 // colour reports whether w may be written to with colours: it is a terminal,
 // and NO_COLOR is not set (no-color.org).
 func colour(w io.Writer) bool {
-	_, ok := terminal(w)
+	_, _, ok := terminal(w)
 	return ok && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb"
 }

@@ -75,12 +75,15 @@ func (g *gateway) tryReload() (restart []string, err error) {
 		s.Clock = old.site.Clock
 	}
 	next, err := g.prepare(s, old)
-	if err != nil {
-		return restart, err
+	if err == nil {
+		g.replace(old, next)
+		if err = g.settle(next, old); err != nil {
+			err = errors.Join(err, g.goBack(next, old.site))
+		}
 	}
-	g.replace(old, next)
-	if err := g.settle(next, old); err != nil {
-		return restart, errors.Join(err, g.goBack(next, old.site))
+	if err != nil {
+		g.dropCursors(old.site) // those of upstreams that did not come to be
+		return restart, err
 	}
 	g.level.follow(s.Log)
 	g.dropCursors(s)

@@ -8,7 +8,9 @@ import (
 	"io/fs"
 	"log/slog"
 	"os"
+	"os/signal"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,6 +40,9 @@ func (a *app) runCommand() *cobra.Command {
 // passes through them, runs them until ctx is done, and ends them in the same
 // order.
 func run(ctx context.Context, path, level string, logs io.Writer) error {
+	hangUp := make(chan os.Signal, 1) // from here on SIGHUP ends nothing
+	signal.Notify(hangUp, syscall.SIGHUP)
+	defer signal.Stop(hangUp)
 	s, problems, err := loadSite(path)
 	if err != nil {
 		return err
@@ -72,7 +77,7 @@ func run(ctx context.Context, path, level string, logs io.Writer) error {
 	g.dropCursors(s)
 	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
 	g.start(p)
-	g.serve(ctx, newNotifier(os.Getenv))
+	g.serve(ctx, hangUp, newNotifier(os.Getenv))
 	return g.stop()
 }
 

@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/signal"
-	"syscall"
 	"time"
 
 	"sluice/sources/hostclock"
@@ -15,13 +13,10 @@ import (
 // not ask for more.
 const lookInterval = 5 * time.Second
 
-// serve tells systemd that the gateway runs, reloads on SIGHUP, and keeps the
-// watchdog quiet for as long as every stage makes progress. It returns when
-// ctx is done.
-func (g *gateway) serve(ctx context.Context, n notifier) {
-	hangUp := make(chan os.Signal, 1)
-	signal.Notify(hangUp, syscall.SIGHUP)
-	defer signal.Stop(hangUp)
+// serve tells systemd that the gateway runs, reloads when hangUp says so, and
+// keeps the watchdog quiet for as long as every stage makes progress. It
+// returns when ctx is done.
+func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier) {
 	interval := lookInterval
 	if n.watchdog > 0 {
 		interval = min(interval, n.watchdog/3)
