@@ -76,8 +76,7 @@ func NewMapper(site *Site) *Mapper {
 // Of a point with a deadband a good value passes when it moved from the last
 // reported value by more than the deadband, or when force has gone by; every
 // change of quality passes. A bad sample carries no value. While a point stays
-// bad for the same reason, only force repeats it; "suspended" after another
-// reason is no news either.
+// bad for the same reason, only force repeats it.
 func (m *Mapper) Map(samples []sources.Sample) []Record {
 	device, mixed := m.deviceOf(samples)
 	if mixed {
@@ -238,7 +237,7 @@ func (last *publishState) news(r *Reading, v sources.Value, q sources.Quality, r
 		return true
 	}
 	if q == sources.Bad {
-		return reason != last.reason && reason != sources.ReasonSuspended
+		return reason != last.reason
 	}
 	if r.rule.deadband == nil || reason != last.reason {
 		return true

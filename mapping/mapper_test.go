@@ -162,7 +162,7 @@ func TestReportOnChange(t *testing.T) {
 		"a change of quality passes": {"holding 1 float64 deadband 5 range 0..10", []step{{v(0, 9), "9 good"}, {v(1, 11), "11 uncertain out of range"},
 			{v(2, 12), ""}, {v(3, 9), "9 good"}, {badSample(0, sources.ReasonTimeout, at(4)), " bad timeout"}, {v(5, 9), "9 good"}}},
 		"bad is said once a reason": {"holding 1 float64", []step{{badSample(0, sources.ReasonTimeout, at(0)), " bad timeout"}, {badSample(0, sources.ReasonTimeout, at(1)), ""},
-			{badSample(0, sources.ReasonSuspended, at(2)), ""}, {badSample(0, sources.ReasonTimeout, at(3)), ""},
+			{badSample(0, sources.ReasonTimeout, at(3)), ""},
 			{badSample(0, sources.ReasonFrame, at(4)), " bad bad frame"}, {v(5, 1), "1 good"}, {badSample(0, sources.ReasonFrame, at(6)), " bad bad frame"}}},
 		"bad is repeated by force": {"holding 1 float64 force 2s", []step{{badSample(0, sources.ReasonTimeout, at(0)), " bad timeout"}, {badSample(0, sources.ReasonTimeout, at(1)), ""},
 			{badSample(0, sources.ReasonTimeout, at(2)), " bad timeout"}}},

@@ -38,19 +38,18 @@ func (q Quality) String() string {
 // Reasons from 128 are Modbus exceptions: 128 + exception code.
 type Reason uint8
 
-// The reasons. The numbers are stored on disk: never renumber, only append.
+// The reasons. The numbers are stored on disk: never renumber, only append. 8
+// and 9 were never used; they stay free.
 const (
 	ReasonNone         Reason = 0
-	ReasonTimeout      Reason = 1 // the device did not answer in time
-	ReasonNotConnected Reason = 2 // port or host cannot be reached
-	ReasonFrame        Reason = 3 // answers came, but damaged or not to the question
-	ReasonInvalid      Reason = 4 // the device sent its "not available" marker
-	ReasonRange        Reason = 5 // outside the plausible range
-	ReasonType         Reason = 6 // cannot be read as the type asked for (BCD, enum, text)
-	ReasonDisabled     Reason = 7 // device disabled by a configuration error
-	ReasonSuspended    Reason = 8 // not asked: the breaker of the device is open
-	ReasonOverload     Reason = 9 // not asked: the bus cannot keep up
-	ReasonShutdown     Reason = 10
+	ReasonTimeout      Reason = 1  // the device did not answer in time
+	ReasonNotConnected Reason = 2  // port or host cannot be reached
+	ReasonFrame        Reason = 3  // answers came, but damaged or not to the question
+	ReasonInvalid      Reason = 4  // the device sent its "not available" marker
+	ReasonRange        Reason = 5  // outside the plausible range
+	ReasonType         Reason = 6  // cannot be read as the type asked for (BCD, enum, text)
+	ReasonDisabled     Reason = 7  // device disabled by a configuration error
+	ReasonShutdown     Reason = 10 // the gateway stops
 	reasonException    Reason = 128
 )
 
@@ -69,8 +68,8 @@ func (r Reason) String() string {
 		return "exception " + strconv.Itoa(int(code))
 	}
 	names := [...]string{"", "timeout", "not connected", "bad frame", "invalid", "out of range",
-		"wrong type", "disabled", "suspended", "overload", "shutdown"}
-	if int(r) < len(names) {
+		"wrong type", "disabled", "", "", "shutdown"}
+	if int(r) < len(names) && (r == ReasonNone || names[r] != "") {
 		return names[r]
 	}
 	return "reason " + strconv.Itoa(int(r))
