@@ -2,6 +2,9 @@ package modbus
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -154,6 +157,20 @@ func BenchmarkPoll1000Points(b *testing.B) {
 	for b.Loop() {
 		for range 8 {
 			step()
+		}
+	}
+}
+
+// TestDownSaysWhy: what is logged when a bus goes away names the cause, not
+// just that it is away.
+func TestDownSaysWhy(t *testing.T) {
+	for want, err := range map[string]error{
+		"locked by mbpoll":                     fmt.Errorf("read: %w", &link.NotConnectedError{Target: "/dev/ttyUSB0", Err: errors.New("locked by mbpoll")}),
+		"the other end closed the connection":  &link.NotConnectedError{Target: "10.0.0.1:502", Err: io.EOF},
+		"something that nobody has thought of": errors.New("something that nobody has thought of"),
+	} {
+		if f := classify(err); f.kind != down || !strings.Contains(f.cause, want) {
+			t.Errorf("%v: kind %v, cause %q, want %q", err, f.kind, f.cause, want)
 		}
 	}
 }

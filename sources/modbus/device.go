@@ -179,7 +179,7 @@ func (b *Bus) lose(f failure) {
 	if !o.down {
 		o.down, o.backOff, o.since = true, firstReconnect, b.cfg.Clock.Now()
 		o.count++
-		b.cfg.Log.Warn("bus not connected", "bus", b.cfg.Name)
+		b.cfg.Log.Warn("bus not connected", "bus", b.cfg.Name, "cause", f.cause)
 	} else {
 		o.backOff = min(2*o.backOff, mostReconnect)
 	}

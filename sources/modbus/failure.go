@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"errors"
+	"io"
 	"time"
 
 	"sluice/sources"
@@ -15,6 +16,7 @@ type failure struct {
 	reason sources.Reason
 	code   uint8     // of an exception
 	retry  time.Time // down: when the link tries again; may be zero
+	cause  string    // down: why, in words
 }
 
 type outcome uint8
@@ -57,9 +59,12 @@ func classify(err error) failure {
 	case errors.Is(err, link.ErrFrame), errors.Is(err, errShort):
 		return failure{kind: silent, reason: sources.ReasonFrame}
 	}
-	f := failure{kind: down, reason: sources.ReasonNotConnected}
+	f := failure{kind: down, reason: sources.ReasonNotConnected, cause: err.Error()}
 	if gone := (*link.NotConnectedError)(nil); errors.As(err, &gone) {
 		f.retry = gone.Retry
+	}
+	if errors.Is(err, io.EOF) {
+		f.cause = "the other end closed the connection"
 	}
 	return f
 }
