@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -276,5 +278,18 @@ func BenchmarkLineUse(b *testing.B) {
 			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(least), "x/wire+device")
 			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "ms/transaction")
 		})
+	}
+}
+
+// TestOpenErrorsSayWhatToDo: a port that is not there or not allowed is told
+// with the remedy.
+func TestOpenErrorsSayWhatToDo(t *testing.T) {
+	_, err := openSerial(&Config{Serial: filepath.Join(t.TempDir(), "ttyUSB7")})
+	if !errors.Is(err, fs.ErrNotExist) || !strings.Contains(err.Error(), "/dev/serial/by-id") {
+		t.Errorf("missing port: %v", err)
+	}
+	err = explainOpen(&fs.PathError{Op: "open", Path: "/dev/ttyUSB0", Err: unix.EACCES})
+	if !errors.Is(err, fs.ErrPermission) || !strings.Contains(err.Error(), "dialout") {
+		t.Errorf("port of others: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strconv"
 	"syscall"
@@ -28,13 +29,24 @@ func openSerial(c *Config) (port, error) {
 		return nil, busy(c.Serial)
 	}
 	if err != nil {
-		return nil, err
+		return nil, explainOpen(err)
 	}
 	p, err := newSerialPort(file, c)
 	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return p, nil
+}
+
+// explainOpen adds to the error of opening a port what to do about it.
+func explainOpen(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("%w: add the user of the gateway to the group of the port, often dialout", err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: is the adapter plugged in? /dev/serial/by-id lists those that are", err)
+	}
+	return err
 }
 
 func newSerialPort(file *os.File, c *Config) (*serialPort, error) {

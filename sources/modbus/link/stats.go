@@ -7,25 +7,25 @@ import (
 
 // Stats counts what happened on a line since New.
 type Stats struct {
-	Connected bool
-	Since     time.Time // of the last change of Connected, zero if there was none
-	LastError string    // of the last attempt to open, empty once it succeeded
+	Connected bool      `json:"connected"`
+	Since     time.Time `json:"since,omitzero"`       // of the last change of Connected, zero if there was none
+	LastError string    `json:"last_error,omitempty"` // of the last attempt to open, empty once it succeeded
 
-	Connects        uint64 // ports and connections opened
-	ConnectFailures uint64
-	Requests        uint64 // sent, with retries
-	Retries         uint64 // reads sent again because the server had closed
-	Replies         uint64 // valid ones, exceptions not included
-	Exceptions      uint64
-	Timeouts        uint64 // ErrTimeout
-	FrameErrors     uint64 // ErrFrame
-	LateReplies     uint64 // TCP: replies to requests given up, dropped
-	StrayBytes      uint64 // RTU: received outside of any reply, dropped
-	Echoes          uint64 // RTU: own requests heard and stripped
-	BytesSent       uint64 // with frames
-	BytesReceived   uint64
-	Busy            time.Duration // spent in transactions, waits included
-	EchoDetected    bool          // Echo "auto" has found that the line echoes
+	Connects        uint64        `json:"connects"` // ports and connections opened
+	ConnectFailures uint64        `json:"connect_failures"`
+	Requests        uint64        `json:"requests"` // sent, with retries
+	Retries         uint64        `json:"retries"`  // reads sent again because the server had closed
+	Replies         uint64        `json:"replies"`  // valid ones, exceptions not included
+	Exceptions      uint64        `json:"exceptions"`
+	Timeouts        uint64        `json:"timeouts"`     // ErrTimeout
+	FrameErrors     uint64        `json:"frame_errors"` // ErrFrame
+	LateReplies     uint64        `json:"late_replies"` // TCP: replies to requests given up, dropped
+	StrayBytes      uint64        `json:"stray_bytes"`  // RTU: received outside of any reply, dropped
+	Echoes          uint64        `json:"echoes"`       // RTU: own requests heard and stripped
+	BytesSent       uint64        `json:"bytes_sent"`   // with frames
+	BytesReceived   uint64        `json:"bytes_received"`
+	Busy            time.Duration `json:"busy_ns"`       // spent in transactions, waits included
+	EchoDetected    bool          `json:"echo_detected"` // Echo "auto" has found that the line echoes
 }
 
 // book keeps the figures that others may ask for while a transaction runs.
