@@ -273,10 +273,10 @@ func (s *Spool) commitCursors() {
 
 // Pending is what a cursor has in front of it.
 type Pending struct {
-	Records uint64
-	Bytes   uint64    // on disk or in RAM, about
-	Oldest  time.Time // when the oldest of them was recorded, about; zero if none
-	Lost    uint64    // records that are gone and not yet told to the upstream
+	Records uint64    `json:"records"`
+	Bytes   uint64    `json:"bytes"`           // on disk or in RAM, about
+	Oldest  time.Time `json:"oldest,omitzero"` // when the oldest of them was recorded, about; zero if none
+	Lost    uint64    `json:"lost"`            // records that are gone and not yet told to the upstream
 }
 
 // Pending returns what is not acknowledged.
