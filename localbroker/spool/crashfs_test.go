@@ -17,15 +17,17 @@ var errCrashed = errors.New("the machine has stopped")
 // and names. After a crash each unsynced write survives whole, torn or not at
 // all, in any order; each unsynced change of a name survives or not.
 type crashFS struct {
-	mu       sync.Mutex
-	rng      *rand.Rand
-	now      map[string]*inode // names as programs see them
-	durable  map[string]*inode // names as they are on the disk
-	changes  []nameChange      // not durable yet, in order
-	ops      int
-	crashAt  int // the operation that stops the machine; 0: none
-	crashed  bool
-	fault    func(op, name string) error // may fail an operation
+	mu      sync.Mutex
+	rng     *rand.Rand
+	now     map[string]*inode // names as programs see them
+	durable map[string]*inode // names as they are on the disk
+	changes []nameChange      // not durable yet, in order
+	ops     int
+	crashAt int // the operation that stops the machine; 0: none
+	crashed bool
+	fault   func(op, name string) error // may fail an operation
+	// onRead may fail, or hold up, a read; it says up to where it succeeds.
+	onRead   func(name string, at int64, n int) (good int, err error)
 	free     int64
 	noSync   bool // mutant: fsync does nothing
 	noDir    bool // mutant: fsync of folders does nothing
@@ -238,6 +240,12 @@ type crashFile struct {
 }
 
 func (f *crashFile) ReadAt(b []byte, at int64) (int, error) {
+	if f.c.onRead != nil {
+		if good, err := f.c.onRead(f.name, at, len(b)); err != nil {
+			n, _ := memFile(f.node.data).ReadAt(b[:good], at)
+			return n, err
+		}
+	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
 	if f.c.crashed {
@@ -316,3 +324,26 @@ func (f *crashFile) Size() (int64, error) {
 }
 
 func (f *crashFile) Close() error { return nil }
+
+// memFile is a file that is only read.
+type memFile []byte
+
+func (f memFile) ReadAt(b []byte, at int64) (int, error) {
+	if at >= int64(len(f)) {
+		return 0, io.EOF
+	}
+	n := copy(b, f[at:])
+	if n < len(b) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (f memFile) Size() (int64, error)             { return int64(len(f)), nil }
+func (memFile) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
+func (memFile) Sync() error                        { return nil }
+func (memFile) Truncate(int64) error               { return errReadOnly }
+func (memFile) Preallocate(int64) error            { return errReadOnly }
+func (memFile) Close() error                       { return nil }
+
+var errReadOnly = errors.New("only for reading")

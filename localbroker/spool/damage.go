@@ -152,12 +152,13 @@ func (s *Spool) setAside(name string) error {
 	if slices.Contains(names, name) {
 		return nil
 	}
-	b, err := readAll(s.fs, filepath.Join(s.dir, name), 2*maxSegmentSize)
+	f, size, err := openWhole(s.fs, filepath.Join(s.dir, name))
 	if err != nil {
 		return diskError("read", name, err)
 	}
-	if int64(len(b))*quarantineFiles > max(int64(s.cfg.Max)/2, 4*int64(s.cfg.SegmentSize)) {
-		return fmt.Errorf("set %s aside: %d bytes are too many", name, len(b))
+	defer func() { _ = f.Close() }() // only read
+	if size*quarantineFiles > max(int64(s.cfg.Max)/2, 4*int64(s.cfg.SegmentSize)) {
+		return fmt.Errorf("set %s aside: %d bytes are too many", name, size)
 	}
 	for len(names) >= quarantineFiles {
 		if err := s.fs.Remove(filepath.Join(dir, names[0])); err != nil {
@@ -166,17 +167,29 @@ func (s *Spool) setAside(name string) error {
 		names = names[1:]
 	}
 	free, err := s.fs.Free(s.dir)
-	if err != nil || free < int64(len(b))+2*int64(s.cfg.SegmentSize) {
+	if err != nil || free < size+2*int64(s.cfg.SegmentSize) {
 		return errors.Join(err, fmt.Errorf("set %s aside: no room on the disk", name))
 	}
 	s.mu.Lock()
 	s.stats.quarantined++
 	s.mu.Unlock()
-	return writeFile(s.fs, filepath.Join(dir, name), b)
+	return copyFile(s.fs, f, size, filepath.Join(dir, name))
 }
 
-// writeFile makes a file durable under its name, or not at all.
-func writeFile(fsys fileSystem, name string, b []byte) error {
+// openWhole opens a segment to be read from end to end.
+func openWhole(fsys fileSystem, name string) (f file, size int64, err error) {
+	if f, err = fsys.Open(name, false); err != nil {
+		return nil, 0, err
+	}
+	if size, err = f.Size(); err != nil {
+		return nil, 0, errors.Join(err, f.Close())
+	}
+	return f, size, nil
+}
+
+// copyFile makes a copy of size bytes durable under a name, or not at all. It
+// holds readSize bytes of it in memory.
+func copyFile(fsys fileSystem, from file, size int64, name string) error {
 	temp := name + ".tmp"
 	if err := fsys.Remove(temp); err != nil && !isNotExist(err) {
 		return diskError("remove", temp, err)
@@ -185,7 +198,16 @@ func writeFile(fsys fileSystem, name string, b []byte) error {
 	if err != nil {
 		return diskError("create", temp, err)
 	}
-	if _, err = f.WriteAt(b, 0); err == nil {
+	buf := make([]byte, readSize)
+	for at := int64(0); at < size && err == nil; at += readSize {
+		b := buf[:min(readSize, size-at)]
+		if n, e := from.ReadAt(b, at); n < len(b) {
+			err = e
+			break
+		}
+		_, err = f.WriteAt(b, at)
+	}
+	if err == nil {
 		err = f.Sync()
 	}
 	err = errors.Join(err, f.Close())
@@ -196,7 +218,7 @@ func writeFile(fsys fileSystem, name string, b []byte) error {
 		err = fsys.SyncDir(filepath.Dir(name))
 	}
 	if err != nil {
-		return diskError("write", name, errors.Join(err, removeIfThere(fsys, temp)))
+		return diskError("copy", name, errors.Join(err, removeIfThere(fsys, temp)))
 	}
 	return nil
 }

@@ -205,3 +205,41 @@ func swapped(im image, name string, b []byte) bool {
 	}
 	return false
 }
+
+// TestCopiesOfASegmentTakeLittleMemory: damaged or mended, a segment is never
+// held in memory as a whole.
+func TestCopiesOfASegmentTakeLittleMemory(t *testing.T) {
+	fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	clock, cfg := newClock(), testConfig(SyncBackup)
+	cfg.SegmentSize, cfg.Max, cfg.Backup = 1<<20, 64<<20, "/backup"
+	s, err := open("/log", cfg, clock, quiet, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mustCursor(t, s, "up")
+	for i := range 3000 {
+		mustAppend(t, s, poll(clock, i*20, 20))
+	}
+	closeSpool(t, s)
+	for name, node := range fsys.now {
+		if strings.HasPrefix(name, "/log/00") {
+			node.data[len(node.data)/2] ^= 1
+		}
+	}
+	fsys.onRead = func(name string, _ int64, n int) (int, error) {
+		if strings.HasSuffix(name, ".seg") && n > 4*readSize {
+			t.Errorf("%d bytes of %s are read at once", n, name)
+		}
+		return n, nil
+	}
+	s, err = open("/log", cfg, clock, quiet, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, drops := drain(t, mustCursor(t, s, "up"))
+	wantValues(t, values, upTo(0, 60000))
+	if st := s.Stats(); len(drops) > 0 || st.Restored == 0 || st.Quarantined == 0 {
+		t.Errorf("drops %v, %+v", drops, st)
+	}
+	closeSpool(t, s)
+}

@@ -2,7 +2,6 @@ package spool
 
 import (
 	"errors"
-	"io"
 	"log/slog"
 	"path/filepath"
 	"slices"
@@ -127,12 +126,17 @@ func (f *mirrorFile) Close() error {
 // restore puts the second copy of g in place of the primary if it is whole,
 // and reports whether it did. s.ioMu is held.
 func (s *Spool) restore(g *segment) bool {
+	fsys := s.backup.fileSystem
 	twin, _ := s.backup.twin(filepath.Join(s.dir, g.name))
-	b, err := readAll(s.backup.fileSystem, twin, 2*maxSegmentSize)
-	if err != nil || !s.whole(g.name, b, g.last) {
+	f, size, err := openWhole(fsys, twin)
+	if err != nil {
+		return false // the caller counts the damage
+	}
+	defer func() { _ = f.Close() }() // only read
+	if second, clean := s.inspect(g.name, f, size); !clean || second.last < g.last {
 		return false
 	}
-	if err := writeFile(s.backup.fileSystem, filepath.Join(s.dir, g.name), b); err != nil {
+	if err := copyFile(fsys, f, size, filepath.Join(s.dir, g.name)); err != nil {
 		s.note(err)
 		return false
 	}
@@ -143,22 +147,16 @@ func (s *Spool) restore(g *segment) bool {
 	return true
 }
 
-// whole reports whether b is a segment without damage that reaches last.
-func (s *Spool) whole(name string, b []byte, last uint64) bool {
-	g, clean := s.inspect(name, b)
-	return clean && g != nil && g.last >= last
-}
-
-// inspect reads all of a segment from memory.
-func (s *Spool) inspect(name string, b []byte) (g *segment, clean bool) {
-	g = &segment{name: name, size: int64(len(b))}
-	f := memFile(b)
+// inspect reads all of a segment and reports whether it is without damage. g
+// is nil if it cannot be read.
+func (s *Spool) inspect(name string, f file, size int64) (g *segment, clean bool) {
+	g = &segment{name: name, size: size}
 	if g.readHeader(f) != nil {
 		return nil, false
 	}
 	clean = !g.header.fromName
 	sealed := g.readFooter(f)
-	r := newSegmentReader(f, g, int64(len(b)), &s.interner)
+	r := newSegmentReader(f, g, size, &s.interner)
 	if sealed {
 		r.last, r.toEnd = g.last, true
 	} else {
@@ -179,29 +177,6 @@ func (s *Spool) inspect(name string, b []byte) (g *segment, clean bool) {
 	}
 }
 
-// memFile is a file that is only read.
-type memFile []byte
-
-func (f memFile) ReadAt(b []byte, at int64) (int, error) {
-	if at >= int64(len(f)) {
-		return 0, io.EOF
-	}
-	n := copy(b, f[at:])
-	if n < len(b) {
-		return n, io.EOF
-	}
-	return n, nil
-}
-
-func (f memFile) Size() (int64, error)             { return int64(len(f)), nil }
-func (memFile) WriteAt([]byte, int64) (int, error) { return 0, errReadOnly }
-func (memFile) Sync() error                        { return nil }
-func (memFile) Truncate(int64) error               { return errReadOnly }
-func (memFile) Preallocate(int64) error            { return errReadOnly }
-func (memFile) Close() error                       { return nil }
-
-var errReadOnly = errors.New("only for reading")
-
 // mendFromBackup restores, at a start, every segment that is missing or
 // damaged while its second copy is better. names are the primary's.
 func (s *Spool) mendFromBackup(names []string) []string {
@@ -215,48 +190,58 @@ func (s *Spool) mendFromBackup(names []string) []string {
 		if !ok {
 			continue
 		}
-		second, err := readAll(s.fs, filepath.Join(s.backup.backup, name), 2*maxSegmentSize)
-		if err != nil {
-			s.backup.report(err)
-			continue
-		}
 		there := slices.Contains(names, name)
-		if h.first == 0 || !s.better(name, there, second) {
-			if !there && h.first < s.state.trimmed { // left over: the primary was removed on purpose
-				s.backup.report(s.backup.fileSystem.Remove(filepath.Join(s.backup.backup, name)))
-			}
-			continue
-		}
-		if there {
-			s.note(s.setAside(name))
-		}
-		if err := writeFile(s.backup.fileSystem, filepath.Join(s.dir, name), second); err != nil {
-			s.note(err)
-			continue
-		}
-		s.stats.restored++
-		s.log.Warn("a segment was restored from the backup", "segment", name)
-		if !there {
+		mended := s.mendSegment(name, there)
+		switch {
+		case there:
+		case mended:
 			names = append(names, name)
+		case h.first < s.state.trimmed: // left over: the primary was removed on purpose
+			s.backup.report(s.backup.fileSystem.Remove(filepath.Join(s.backup.backup, name)))
 		}
 	}
 	return names
 }
 
+// mendSegment puts the second copy of a segment in place of the primary, which
+// is there or not, if it is better. It reports whether it did.
+func (s *Spool) mendSegment(name string, there bool) bool {
+	f, size, err := openWhole(s.fs, filepath.Join(s.backup.backup, name))
+	if err != nil {
+		s.backup.report(err)
+		return false
+	}
+	defer func() { _ = f.Close() }() // only read
+	if !s.better(name, there, f, size) {
+		return false
+	}
+	if there {
+		s.note(s.setAside(name))
+	}
+	if err := copyFile(s.backup.fileSystem, f, size, filepath.Join(s.dir, name)); err != nil {
+		s.note(err)
+		return false
+	}
+	s.stats.restored++
+	s.log.Warn("a segment was restored from the backup", "segment", name)
+	return true
+}
+
 // better reports whether the second copy holds more than the primary.
-func (s *Spool) better(name string, there bool, second []byte) bool {
-	b, clean := s.inspect(name, second)
+func (s *Spool) better(name string, there bool, second file, size int64) bool {
+	b, clean := s.inspect(name, second, size)
 	if b == nil || b.empty() {
 		return false
 	}
 	if !there {
 		return b.last >= s.state.trimmed
 	}
-	first, err := readAll(s.fs, filepath.Join(s.dir, name), 2*maxSegmentSize)
+	f, size, err := openWhole(s.fs, filepath.Join(s.dir, name))
 	if err != nil {
 		return clean // whatever keeps the primary from being read, the copy can be
 	}
-	a, primaryClean := s.inspect(name, first)
+	defer func() { _ = f.Close() }() // only read
+	a, primaryClean := s.inspect(name, f, size)
 	switch {
 	case a == nil:
 		return true
