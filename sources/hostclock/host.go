@@ -17,7 +17,8 @@ type Host struct {
 	BootID func() (string, error)
 	// Synchronised reports whether the time comes from a time server.
 	Synchronised func() bool
-	// SetByChip reports whether a real-time clock chip set the time at boot.
+	// SetByChip reports whether a clock that never lost power set the time at
+	// boot: a real-time clock chip, or the host of a virtual machine.
 	SetByChip func() bool
 }
 

@@ -3,6 +3,7 @@ package hostclock
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +15,7 @@ const (
 	bootIDFile   = "/proc/sys/kernel/random/boot_id"
 	timesyncFile = "/run/systemd/timesync/synchronized"
 	chipFiles    = "/sys/class/rtc/rtc*/hctosys"
+	cpuFile      = "/proc/cpuinfo"
 )
 
 // fill puts the readings of this kernel where h has none.
@@ -31,7 +33,7 @@ func (h *Host) fill() {
 		h.Synchronised = synchronised
 	}
 	if h.SetByChip == nil {
-		h.SetByChip = func() bool { return setByChip(chipFiles) }
+		h.SetByChip = func() bool { return setByChip(chipFiles) || virtual(cpuFile) }
 	}
 }
 
@@ -71,6 +73,22 @@ func setByChip(pattern string) bool {
 	for _, file := range files {
 		if text, err := readTrimmed(file); err == nil && text == "1" {
 			return true
+		}
+	}
+	return false
+}
+
+// virtual reports whether the processor says that it is part of a virtual
+// machine on x86: its kernel takes the time at boot from the host, with or
+// without a chip to show for it.
+func virtual(file string) bool {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return false
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, flags, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "flags" {
+			return slices.Contains(strings.Fields(flags), "hypervisor")
 		}
 	}
 	return false

@@ -21,8 +21,9 @@ type Trust uint8
 // is not believed.
 const (
 	// Auto believes a clock that the kernel reports as synchronised, that was
-	// set from a real-time clock chip at boot, or that somebody set from an
-	// impossible to a possible time while the program watched.
+	// set from a real-time clock chip or the host of a virtual machine at boot,
+	// or that somebody set from an impossible to a possible time while the
+	// program watched.
 	Auto Trust = iota
 	// Always believes the clock.
 	Always

@@ -256,6 +256,32 @@ func TestSetByChip(t *testing.T) {
 	}
 }
 
+func TestVirtualMachineBelievesItsHost(t *testing.T) {
+	tests := map[string]struct {
+		cpuinfo string
+		want    bool
+	}{
+		"virtual x86":    {"processor\t: 0\nflags\t\t: fpu msr hypervisor lahf_lm\n", true},
+		"bare x86":       {"processor\t: 0\nflags\t\t: fpu msr lahf_lm\n", false},
+		"part of a flag": {"flags\t\t: fpu hypervisor2\n", false},
+		"ARM":            {"processor\t: 0\nFeatures\t: half thumb hypervisor\n", false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "cpuinfo")
+			if err := os.WriteFile(file, []byte(test.cpuinfo), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if got := virtual(file); got != test.want {
+				t.Errorf("got %t, want %t", got, test.want)
+			}
+		})
+	}
+	if virtual(filepath.Join(t.TempDir(), "none")) {
+		t.Error("no file counts as a virtual machine")
+	}
+}
+
 func TestParseTrust(t *testing.T) {
 	for _, p := range []Trust{Auto, Always, NTP} {
 		if got, err := ParseTrust(p.String()); err != nil || got != p {
