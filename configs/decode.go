@@ -88,7 +88,11 @@ type found struct {
 
 func (d *decoder) report(path string, pos Position, p Problem) {
 	if len(d.found) < maxProblems {
-		d.found = append(d.found, found{path, d.doc.Problem(pos, p)})
+		p = d.doc.Problem(pos, p)
+		if isSecret(path) {
+			p.Excerpt = maskAt(p.Excerpt, p.Column)
+		}
+		d.found = append(d.found, found{path, p})
 	}
 }
 
@@ -200,8 +204,11 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value, depth in
 			if path == "" && strings.HasPrefix(key.Value, "x-") {
 				return
 			}
-			d.reportNode(Join(path, key.Value), key, CodeUnknownKey, "unknown key "+strconv.Quote(key.Value)+inWhat(path),
-				DidYouMean(key.Value, fields.keys))
+			fix := DidYouMean(key.Value, fields.keys)
+			if n.Style&yaml.FlowStyle != 0 && plainInt.MatchString(key.Value) && isNull(value) {
+				fix = "in { } a comma ends the value: write decimals with a point, as in 0." + key.Value
+			}
+			d.reportNode(Join(path, key.Value), key, CodeUnknownKey, "unknown key "+strconv.Quote(key.Value)+inWhat(path), fix)
 			return
 		}
 		seen[key.Value] = true
@@ -327,10 +334,16 @@ func (d *decoder) mergedPairs(n *yaml.Node, path string, seen map[string]int, de
 
 func (d *decoder) wrongKind(n *yaml.Node, path string, v reflect.Value) {
 	fix := ""
-	if v.Kind() == reflect.Slice && n.Kind == yaml.ScalarNode {
+	got := kindOf(n)
+	switch {
+	case n.Kind == yaml.ScalarNode && isSecret(path):
+		got = "a text"
+	case n.Kind == yaml.ScalarNode && v.Kind() == reflect.Slice:
 		fix = "write [" + n.Value + "]"
+	case n.Value == "true" && v.Kind() == reflect.Struct:
+		fix = "write {} for the defaults, or give its keys"
 	}
-	d.reportNode(path, n, CodeKind, quoteKey(path)+" takes "+wanted(v)+", not "+kindOf(n), fix)
+	d.reportNode(path, n, CodeKind, quoteKey(path)+" takes "+wanted(v)+", not "+got, fix)
 }
 
 func kindOf(n *yaml.Node) string {

@@ -97,6 +97,8 @@ func TestDecodeProblems(t *testing.T) {
 		"no value":            {"count:\n", "1:7 SLUICE-CFG-016 write a number, or remove the line"},
 		"list for number":     {"count: [1]\n", "1:8 SLUICE-CFG-010 "},
 		"text for list":       {"list: a\n", "1:7 SLUICE-CFG-010 write [a]"},
+		"comma in braces":     {"devices:\n- { level: 1,5 }\n", "2:14 SLUICE-CFG-008 in { } a comma ends the value: write decimals with a point, as in 0.5"},
+		"true for keys":       {"deep: true\n", "1:7 SLUICE-CFG-010 write {} for the defaults, or give its keys"},
 		"text for mapping":    {"map: a\n", "1:6 SLUICE-CFG-010 "},
 		"tag":                 {"count: !!int 5\n", "1:8 SLUICE-CFG-018 remove it"},
 		"not infinite":        {"ratio: .inf\n", "1:8 SLUICE-CFG-011 "},

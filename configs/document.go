@@ -116,7 +116,7 @@ func (d *Document) offsetIn(n *yaml.Node, offset int) Position {
 func (d *Document) Problem(pos Position, p Problem) Problem {
 	p.File, p.Line, p.Column, p.Excerpt = d.File, pos.Line, pos.Column, ""
 	if pos.Line > 0 && pos.Line <= len(d.lines) {
-		p.Excerpt = d.lines[pos.Line-1]
+		p.Excerpt = maskSecrets(d.lines[pos.Line-1])
 	}
 	return p
 }

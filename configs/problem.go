@@ -18,15 +18,20 @@ type Problem struct {
 	Fix     string `json:"fix,omitempty"`     // what to do, lower case
 	// Device is set when only this device is hurt by it and the others run.
 	Device string `json:"device,omitempty"`
-	// Excerpt is the line of the file, without its line end.
+	// Excerpt is the line of the file, without its line end and with the values
+	// of secret keys masked.
 	Excerpt string `json:"-"`
 }
 
-// Error returns "file:line:col: error: message".
+// Error returns "file:line:col: error: message"; without a line, it is the file
+// alone.
 func (p *Problem) Error() string {
 	severity := "error"
 	if p.Warning {
 		severity = "warning"
+	}
+	if p.Line == 0 {
+		return fmt.Sprintf("%s: %s: %s", p.File, severity, p.Message)
 	}
 	return fmt.Sprintf("%s:%d:%d: %s: %s", p.File, p.Line, p.Column, severity, p.Message)
 }

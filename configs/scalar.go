@@ -77,6 +77,9 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 	default:
 		panic("configs: cannot decode into " + v.Type().String())
 	}
+	if failure != nil && isSecret(path) {
+		failure = &ValueError{failure.Code, quoteKey(path) + " takes " + wanted(v), ""}
+	}
 	if failure != nil {
 		d.reportNode(path, n, failure.Code, failure.Message, failure.Fix)
 	}
