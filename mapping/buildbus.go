@@ -3,6 +3,7 @@ package mapping
 import (
 	"fmt"
 	"net"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +21,14 @@ type busBuild struct {
 	timeout time.Duration
 	// settings of a serial line that the file leaves to the profiles
 	factory []factory
+	meters  []meter // those of its devices so far
+}
+
+// meter is what a device reads.
+type meter struct {
+	device  string
+	unit    int
+	profile string
 }
 
 // factory is what a device's profile says about the line.
@@ -119,6 +128,10 @@ func (b *builder) busAddress(path string, c *BusConfig, bus *busBuild) {
 	}
 }
 
+// portName is the name of a serial port without its folder, or of one of
+// Windows, which nobody calls a host.
+var portName = regexp.MustCompile(`(?i)^(tty(S|USB|ACM|AMA|XRUSB)|COM)[0-9]+:?$`)
+
 // isPortPath reports whether s can be a serial port.
 func isPortPath(s string) bool { return strings.HasPrefix(s, "/") && len(s) > 1 }
 
@@ -203,6 +216,8 @@ func (b *builder) namedBus(r *reporter, path, name string) int {
 	fix := configs.DidYouMean(name, names)
 	if isPortPath(name) || strings.Contains(name, ".") {
 		fix = "a port or host directly is written on: " + name
+	} else if len(names) == 0 {
+		fix = "there is no section buses; write the port or host directly as on:"
 	}
 	r.fail(b.at(path+".bus"), CodeUnknownBus, "no bus "+quote(name), fix)
 	return -1
@@ -224,6 +239,9 @@ func (b *builder) directBus(r *reporter, path, on string) int {
 	}
 	if isPortPath(on) {
 		kind = BusSerial
+	} else if portName.MatchString(on) {
+		r.fail(bus.at, CodeBus, quote(on)+" is not the path of a port", "write the whole path, such as /dev/ttyUSB0 or /dev/serial/by-id/usb-…-port0")
+		return -1
 	} else {
 		var failure *configs.ValueError
 		if address, failure = hostPort(address, kind); failure != nil {

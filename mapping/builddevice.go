@@ -26,20 +26,13 @@ type deviceBuild struct {
 	groups  configs.Ordered[Patterns]
 }
 
-// device builds the i-th device. Its name must be good and its own, or the
-// problem is the site's: two devices of one name cannot be told apart.
+// device builds the i-th device. Without a name of its own it is built for its
+// problems only, so that they are told together with the one of the name.
 func (b *builder) device(i int) {
 	c := &b.cfg.Devices[i]
 	path := configs.Index("devices", i)
 	b.order = append(b.order, c.Name)
-	if b.doc.Failed(path+".name") || !checkName(&b.reporter, b.at(path+".name"), "device", c.Name) {
-		return
-	}
-	if first := slices.Index(b.order, c.Name); first < i {
-		b.fail(b.at(path+".name"), CodeSameName, fmt.Sprintf("device %q is here a second time", c.Name),
-			fmt.Sprintf("the first is in line %d; rename one", b.at(configs.Index("devices", first)+".name").position().Line))
-		return
-	}
+	named := b.deviceName(i)
 	d := &deviceBuild{reporter: &reporter{device: c.Name, failed: b.doc.Failed(path)}, b: b, config: c, path: path, index: len(b.site.Devices)}
 	d.device = Device{Name: c.Name, Profile: c.Profile, Bus: -1}
 	d.settings()
@@ -47,6 +40,9 @@ func (b *builder) device(i int) {
 	d.points()
 	readings := d.readings()
 	b.problems = append(b.problems, d.problems...)
+	if !named {
+		return
+	}
 	if d.failed {
 		d.device.Disabled, d.device.Why = true, append(b.doc.Messages(path), why(d.problems)...)
 		b.site.Devices = append(b.site.Devices, d.device)
@@ -61,6 +57,22 @@ func (b *builder) device(i int) {
 	}
 	b.site.Points = append(b.site.Points, readings...)
 	b.site.Devices = append(b.site.Devices, d.device)
+}
+
+// deviceName reports whether the i-th device has a name that is good and its
+// own. If not, the problem is the site's: two devices of one name cannot be
+// told apart.
+func (b *builder) deviceName(i int) bool {
+	name, at := b.order[i], b.at(configs.Index("devices", i)+".name")
+	if b.doc.Failed(at.path) || !checkName(&b.reporter, at, "device", name) {
+		return false
+	}
+	if first := slices.Index(b.order, name); first < i {
+		b.fail(at, CodeSameName, fmt.Sprintf("device %q is here a second time", name),
+			fmt.Sprintf("the first is in line %d; rename one", b.at(configs.Index("devices", first)+".name").position().Line))
+		return false
+	}
+	return true
 }
 
 func (d *deviceBuild) at(key string) place {
@@ -146,6 +158,7 @@ func (d *deviceBuild) connection() {
 		d.device.Timeout = *c.Timeout
 	}
 	d.unit(bus.Kind)
+	d.sameMeter(bus)
 	if d.profile != nil && d.profile.Serial != (SerialDefaults{}) {
 		f := factory{device: c.Name, at: d.at("profile"), SerialDefaults: d.profile.Serial}
 		bus.factory = append(bus.factory, f)
@@ -170,6 +183,19 @@ func (d *deviceBuild) unit(kind BusKind) {
 	default:
 		d.device.Unit = uint8(u)
 	}
+}
+
+// sameMeter warns when another device reads the same unit with the same
+// profile: most often the line was copied and the unit id forgotten.
+func (d *deviceBuild) sameMeter(bus *busBuild) {
+	c := d.config
+	for _, m := range bus.meters {
+		if m.unit == c.Unit && m.profile == c.Profile && c.Profile != "" {
+			d.add(d.at("unit"), finding{code: CodeUnit, warning: true, message: fmt.Sprintf("device %q already reads unit %d of this bus as %s", m.device, c.Unit, c.Profile),
+				fix: "give each its own unit id, or remove one"})
+		}
+	}
+	bus.meters = append(bus.meters, meter{c.Name, c.Unit, c.Profile})
 }
 
 // points gathers the specs: those of the profile that are wanted, with the

@@ -52,7 +52,7 @@ func cleanName(name string, slash bool) string {
 func checkName(r *reporter, at place, what, name string) bool {
 	message, fix := nameProblem(name, false)
 	if name == "" {
-		message, fix = what+" has no name", "add "+what+": my-name"
+		message, fix = what+" has no name", "add "+nameKey(what)+": my-name"
 	}
 	if message == "" {
 		return true
@@ -86,4 +86,12 @@ func matches(pattern, name string) bool {
 		name = name[i+len(piece):]
 	}
 	return strings.HasSuffix(name, pieces[len(pieces)-1])
+}
+
+// nameKey returns the key that names a thing.
+func nameKey(what string) string {
+	if what == "device" {
+		return "name"
+	}
+	return what
 }
