@@ -27,6 +27,9 @@ const (
 type framing interface {
 	// opened is told about each fresh port.
 	opened(p port)
+	// inStep reports whether the port can take a request: nothing received
+	// with the last reply stands in the way of the next. False closes it.
+	inStep() bool
 	// readyAt returns when a request to unit may go out.
 	readyAt(unit uint8) time.Time
 	// exchange sends request and returns the reply PDU, which may be an
@@ -222,7 +225,7 @@ func (l *Link) connect(ctx context.Context) error {
 	if l.shut {
 		return ErrClosed
 	}
-	if s, ok := l.port.(interface{ hungUp() bool }); ok && s.hungUp() {
+	if s, ok := l.port.(interface{ hungUp() bool }); ok && s.hungUp() || l.port != nil && !l.framing.inStep() {
 		l.drop()
 	}
 	if l.port != nil {

@@ -12,8 +12,9 @@ const (
 	// maxReceived bounds what is kept of a line that does not stop talking.
 	maxReceived = 1024
 	// gapSerial and gapTCP are how long a line may pause before it counts as
-	// silent after enough bytes for a reply: USB adapters hold bytes back for
-	// 16 ms, device servers for longer.
+	// silent after enough bytes for a reply, or after a failure: receivers hand
+	// on runs of characters, USB adapters hold them back for 16 ms, device
+	// servers for longer.
 	gapSerial = 25 * time.Millisecond
 	gapTCP    = 100 * time.Millisecond
 	// echoesToBelieve is how many echoes make Echo "auto" expect one.
@@ -30,7 +31,8 @@ const (
 //	others                                  └▶ next request to any other unit
 //
 // and before every request the input is dropped until the line has been silent
-// for 3.5 characters.
+// for 3.5 characters, or for gap where the last request failed: what is still
+// coming then comes with pauses.
 type rtu struct {
 	line       Line
 	echo       Echo
@@ -43,7 +45,9 @@ type rtu struct {
 
 	paced    bool // the speed of the line is known
 	pacing   pacing
+	doubted  bool                // the last reply came too early, and no other
 	dropped  bool                // a reply to this request came too early
+	unquiet  bool                // the last request failed, and no gap was seen since
 	asked    time.Time           // when the request under way was sent
 	lastByte time.Time           // when the line was last busy
 	late     map[uint8]time.Time // until then a late reply of the unit may come
@@ -72,16 +76,26 @@ func newRTU(c *Config, paced bool, b *book) *rtu {
 // opened starts a fresh port. What was late before may still be.
 func (r *rtu) opened(p port) {
 	r.lastByte = time.Now()
-	r.echoes, r.quiet = 0, false
-	r.pacing = pacingNone
-	if u, ok := p.(interface{ paced() bool }); r.paced && (!ok || u.paced()) {
-		r.pacing = pacingUnknown
+	r.echoes, r.quiet, r.doubted = 0, false, false
+	u, ok := p.(interface{ paced() bool })
+	switch {
+	case !r.paced || ok && !u.paced():
+		r.pacing = pacingNone
+	case r.pacing == pacingNone:
+		r.pacing = pacingUnknown // another adapter, perhaps
 	}
 }
 
+// inStep is true: the silence before each request is what keeps RTU in step.
+func (r *rtu) inStep() bool { return true }
+
 // readyAt returns when a request to unit need not wait for others any more.
 func (r *rtu) readyAt(unit uint8) time.Time {
-	at := r.lastByte.Add(max(r.line.Silence, r.line.Pause))
+	silence := r.line.Silence
+	if r.unquiet {
+		silence = max(silence, r.gap)
+	}
+	at := r.lastByte.Add(max(silence, r.line.Pause))
 	for _, t := range [...]time.Time{r.late[unit], r.rest[unit]} {
 		if t.After(at) {
 			at = t
@@ -124,8 +138,8 @@ func (r *rtu) exchange(ctx context.Context, p port, unit uint8, request []byte, 
 		r.book.measured(unit, max(0, now.Sub(sent)-r.line.FrameTime(len(reply))))
 		return reply, false, nil
 	}
-	r.late[unit] = deadline
-	if ctx.Err() != nil || !now.Before(deadline) {
+	r.late[unit], r.unquiet = deadline, true
+	if ctx.Err() != nil || !now.Before(deadline) || s.rejected != nil { // what was rejected may be older than the reply
 		r.late[unit] = deadline.Add(timeout)
 	}
 	return nil, lost, err
@@ -147,6 +161,7 @@ func (r *rtu) awaitSilence(ctx context.Context, p port, unit uint8, timeout time
 		}
 		now, ready := time.Now(), r.readyAt(unit)
 		if !ready.After(now) {
+			r.unquiet = false
 			return false, ctx.Err()
 		}
 		if now.After(giveUp) {
@@ -225,19 +240,19 @@ func (r *rtu) receive(ctx context.Context, p port, s *scanner, deadline time.Tim
 		}
 		if echoed || r.echo != EchoYes {
 			reply, end := s.scan(received, timeout)
-			if reply != nil && r.believable(len(s.adu)+len(reply)+overheadRTU) {
+			if reply != nil && r.believable(s.adu[0], len(s.adu)+len(reply)+overheadRTU) {
 				r.learnEcho(s.request, echoed)
 				return reply, false, nil
 			}
 			if reply != nil {
-				s.rejected = fmt.Errorf("%w: a reply to an older request came", ErrFrame)
+				s.rejected, s.begun = fmt.Errorf("%w: a reply to an older request came", ErrFrame), false
 				received = r.buf[:copy(r.buf[:], received[end:])]
 				continue
 			}
 		}
 		if timeout || len(received) == len(r.buf) {
 			if r.dropped { // the early reply was the only one: the line may have no pace
-				r.pacing = pacingUnknown
+				r.pacing, r.doubted = pacingUnknown, true
 			}
 			return nil, false, r.failure(s, received, echoed)
 		}
@@ -252,25 +267,28 @@ type pacing uint8
 
 const (
 	pacingUnknown pacing = iota
-	pacingReal           // the first reply took its time: faster ones are old
-	pacingNone           // the first reply did not: time tells nothing
+	pacingReal           // a reply took its time: faster ones are old
+	pacingNone           // a reply did not: time tells nothing
 )
 
-// believable reports whether a reply may be complete by now, with chars
-// characters to send both ways since it was asked for. The first reply on a
-// port decides whether the time means anything: nothing older can be under way
-// there.
-func (r *rtu) believable(chars int) bool {
+// believable reports whether a reply of unit may be complete by now, with chars
+// characters to send both ways since it was asked for. The first reply decides
+// whether the time means anything. If it is early, nothing older must be under
+// way from that unit; where its last request failed, two early replies to two
+// requests are needed.
+func (r *rtu) believable(unit uint8, chars int) bool {
 	wire := time.Duration(chars) * r.line.CharTime
 	early := r.lastByte.Sub(r.asked) < wire-wire/8
+	_, owes := r.late[unit]
 	switch {
-	case r.pacing == pacingReal:
-		r.dropped = r.dropped || early
-		return !early
-	case r.pacing == pacingUnknown && early:
-		r.pacing = pacingNone
-	case r.pacing == pacingUnknown:
-		r.pacing = pacingReal
+	case r.pacing == pacingNone:
+	case !early:
+		r.pacing, r.doubted = pacingReal, false
+	case r.pacing == pacingReal || owes && !r.doubted:
+		r.dropped = true
+		return false
+	default:
+		r.pacing, r.doubted = pacingNone, false
 	}
 	return true
 }

@@ -110,6 +110,20 @@ var rtuFaults = map[string]struct {
 		w.deliver(charTime(len(request)), request)
 	}), 0, "eKKKKKKK", ErrTimeout, ""},
 	"silence": {first(func(*wire, time.Duration, []byte, []byte) {}), 0, "eKKKKKKK", ErrTimeout, ""},
+	"very late, to the first request on a port": {first(func(w *wire, _ time.Duration, _, good []byte) {
+		w.deliver(2*testTimeout+45*time.Millisecond, good) // while the unit is asked again, sooner than it can answer
+	}), 0, "eKKKKKKK", ErrTimeout, ""},
+	"twice, then another unit, then late": {func(w *wire, n int, at time.Duration, _, good []byte) bool {
+		switch n {
+		case 0:
+			w.deliver(at, good)
+			w.deliver(at+charTime(len(good)+1), good) // while the next is asked for
+		case 1:
+			w.deliver(at, frameRTU(2, good[1:len(good)-2]...))
+			w.deliver(at+130*time.Millisecond, good)
+		}
+		return n < 2
+	}, 0, "KeKKKKKK", ErrFrame, "older request"},
 	"babble for a while": {first(func(w *wire, _ time.Duration, _, _ []byte) {
 		for i := range 100 {
 			w.deliver(time.Duration(i)*time.Millisecond, make([]byte, 20))
@@ -158,6 +172,28 @@ func TestLateReplyOfAnotherUnitDoesNotCost(t *testing.T) {
 			t.Errorf("unit 2 may be asked at once, although its reply may still come")
 		}
 		if got, err := eightReads(l); got != "KKKKKKKK" {
+			t.Errorf("got %s (%v)", got, err)
+		}
+	})
+}
+
+// TestNobodyIsAskedDuringBabble: receivers hand on what comes in runs, with
+// pauses that are longer than the silent interval.
+func TestNobodyIsAskedDuringBabble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const run = 8
+		peer := &rtuPeer{}
+		peer.fault = func(w *wire, n int, _ time.Duration, _, _ []byte) bool {
+			if n > 0 && w.busy().After(time.Now()) {
+				t.Errorf("request %d went into the babble", n)
+			}
+			for i := range 40 * max(0, 1-n) { // longer than the timeout
+				w.deliver(charTime(run*(i+2)), make([]byte, run))
+			}
+			return n == 0
+		}
+		l := newLink(t, Config{Serial: "/dev/null"}, func() (port, error) { return newWire(peer.answer), nil })
+		if got, err := eightReads(l); got != "eeKKKKKK" || !errors.Is(err, ErrFrame) {
 			t.Errorf("got %s (%v)", got, err)
 		}
 	})

@@ -31,6 +31,20 @@ func newTCP(c *Config, b *book) *tcp {
 // opened starts a fresh connection.
 func (t *tcp) opened(port) { t.pending = nil }
 
+// inStep drops replies to requests given up that are there already, and reports
+// whether a frame, or nothing, stands behind them. Otherwise the stream holds
+// something that would spoil the next reply.
+func (t *tcp) inStep() bool {
+	for {
+		size, err := mbapSize(t.pending)
+		if err != nil || size == 0 || size > len(t.pending) {
+			return err == nil && (size > 0 || len(t.pending) == 0)
+		}
+		t.pending = t.pending[size:]
+		t.book.count(func(s *Stats) { s.LateReplies++ })
+	}
+}
+
 // readyAt returns the zero time: a new request never has to wait.
 func (t *tcp) readyAt(uint8) time.Time { return time.Time{} }
 

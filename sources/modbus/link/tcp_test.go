@@ -106,6 +106,15 @@ var tcpFaults = map[string]struct {
 	"5 garbage bytes first": {changed(func(g []byte) []byte {
 		return append([]byte{0xDE, 0xAD, 0xBE, 0xEF, 0x00}, g...)
 	}), "eKKKKKKK", ErrFrame, "protocol id"},
+	"noise after": {changed(func(g []byte) []byte {
+		return append(g, 0xDE, 0xAD, 0xBE, 0xEF, 0x00, 0x00)
+	}), "KKKKKKKK", nil, ""},
+	"a byte after": {changed(func(g []byte) []byte { return append(g, 0) }), "KKKKKKKK", nil, ""},
+	"half a duplicate after": {func(w *wire, _ int, _, good []byte) bool {
+		w.deliver(deviceTime, append(good, good[:8]...))
+		w.deliver(deviceTime+1, good[8:])
+		return true
+	}, "KKKKKKKK", nil, ""},
 	"closes after each reply": {func(w *wire, _ int, _, good []byte) bool {
 		w.deliver(deviceTime, good)
 		w.hangUp(deviceTime + time.Millisecond)
