@@ -18,7 +18,8 @@ import (
 // wire is a line in memory with a peer at its other end. Under synctest, waits
 // cost no real time.
 type wire struct {
-	answer func(w *wire, request []byte) // called with each write
+	answer  func(w *wire, request []byte) // called with each write
+	onClose func()                        // called when the link closes it, unless nil
 
 	mu       sync.Mutex // guards all below
 	received []byte
@@ -123,6 +124,9 @@ func (w *wire) Discard() (n int, err error) {
 
 func (w *wire) Close() error {
 	w.update(func() { w.closed = true })
+	if w.onClose != nil {
+		w.onClose()
+	}
 	return nil
 }
 
