@@ -29,8 +29,10 @@ func TestValidate(t *testing.T) {
 		"bad name":                 {func(c *Config) { c.Name = "My Cloud" }, "name", "lower-case"},
 		"no server":                {func(c *Config) { c.Servers = nil }, "", "no server"},
 		"host and servers":         {func(c *Config) { c.Host = "h" }, "host", "both"},
-		"URL as host":              {func(c *Config) { c.Servers, c.Host = nil, "mqtt://h" }, "host", "servers"},
-		"host with port":           {func(c *Config) { c.Servers, c.Host, c.Port = nil, "h", 70000 }, "host", "65535"},
+		"URL as host":              {func(c *Config) { c.Servers, c.Host = nil, "mqtt://h" }, "host", "servers: [mqtt://h:1883]"},
+		"port of TLS without tls":  {func(c *Config) { c.Servers, c.Host, c.Port = nil, "h", 8883 }, "port", "tls: {}"},
+		"tls at the plain port":    {func(c *Config) { c.Servers, c.Host, c.Port, c.TLS = nil, "h", 1883, &TLS{} }, "port", "8883"},
+		"host with port":           {func(c *Config) { c.Servers, c.Host, c.Port = nil, "h", 70000 }, "port", "65535"},
 		"tcp scheme":               {func(c *Config) { c.Servers = []string{"tcp://h"} }, "servers[0]", "mqtt://"},
 		"ssl scheme":               {func(c *Config) { c.Servers = []string{"mqtts://a", "ssl://h"} }, "servers[1]", "mqtts://"},
 		"credentials in address":   {func(c *Config) { c.Servers = []string{"mqtt://u:hunter2@h"} }, "servers[0]", "password_file"},
@@ -223,5 +225,19 @@ func TestGlob(t *testing.T) {
 		if glob(g[0], g[1]) != (g[2] == "t") {
 			t.Errorf("glob %q %q", g[0], g[1])
 		}
+	}
+}
+
+// TestRelativeFilesBeginAtTheSiteFile: they are judged once the folder is
+// known, and only then.
+func TestRelativeFilesBeginAtTheSiteFile(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "pw"), []byte("x"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	c := Config{PasswordFile: "pw", TLS: &TLS{CA: "ca.pem", Cert: filepath.Join(dir, "cert.pem")}}
+	found := c.ValidateFiles(dir)
+	if len(found) != 2 || found[0].Field != "password_file" || found[0].Warning || found[1].Field != "tls.ca" || !found[1].Warning {
+		t.Errorf("got %+v", found)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"syscall"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -64,7 +65,7 @@ func (d *dialer) open(ctx context.Context, s server) (*transport, *Failure) {
 		if errors.As(err, &dns) {
 			return nil, failure(StageDNS, s, err.Error(), err)
 		}
-		return nil, failure(StageTCP, s, err.Error(), err)
+		return nil, failure(StageTCP, s, explainTCP(err), err)
 	}
 	t := &transport{Conn: raw, raw: raw}
 	if s.tls() {
@@ -86,6 +87,20 @@ func (d *dialer) open(ctx context.Context, s server) (*transport, *Failure) {
 		t.Conn = ws
 	}
 	return t, nil
+}
+
+// explainTCP adds to the error of a TCP connection what it most often means.
+func explainTCP(err error) string {
+	var timeout net.Error
+	switch {
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return err.Error() + "; nothing listens there: does the broker run, and is the port right?"
+	case errors.Is(err, syscall.ENETUNREACH), errors.Is(err, syscall.EHOSTUNREACH):
+		return err.Error() + "; is the network up, and is there a route?"
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return err.Error() + "; no answer at all: does a firewall drop it, and is the address right?"
+	}
+	return err.Error()
 }
 
 // upgrade makes a WebSocket of conn (RFC 6455) with the subprotocol mqtt

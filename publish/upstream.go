@@ -263,8 +263,12 @@ func (u *Upstream) suspect(c *candidate, o *outcome) {
 			c.brief, o.lived.Round(time.Second), u.clientID)
 	}
 	u.mu.Lock()
-	defer u.mu.Unlock()
+	first := hint != "" && u.stats.Hint == ""
 	u.stats.Hint = hint
+	u.mu.Unlock()
+	if first {
+		u.logger.Warn("upstream does not stay connected", "cause", hint)
+	}
 }
 
 // SetDevice publishes that a device came up or went away, now and as the

@@ -52,8 +52,8 @@ func (p *problems) between(field string, value, low, high int) {
 }
 
 // Validate returns every problem of c that shows without connecting. Files
-// with absolute paths are checked where they exist; relative ones are judged
-// when they are read, because only New knows the folder of the site file.
+// with absolute paths are checked; relative ones are left to ValidateFiles,
+// as they begin at the folder of the site file.
 func (c *Config) Validate() []configs.FieldError {
 	var p problems
 	if c.Name == "" || strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
@@ -74,19 +74,18 @@ func (c *Config) validateServers(p *problems) {
 	if c.Host != "" && len(c.Servers) > 0 {
 		p.add("host", "host and servers are both given", "move the host into servers")
 	}
-	if c.Host == "" && c.Port != 0 {
+	if c.Host == "" && c.Port != 0 && len(c.Servers) > 0 {
 		p.add("port", "port without host", "write the port into the entries of servers, as in mqtts://host:8883")
 	}
 	if strings.Contains(c.Host, "://") || strings.Contains(c.Host, "/") {
-		p.add("host", "host is more than a host name", "move the address into servers: [mqtts://host:8883]")
+		fix := "mqtts://host:8883"
+		if s, err := parseServer(c.Host, c.TLS != nil); err == nil {
+			fix = s.String()
+		}
+		p.add("host", "host is more than a host name", "write servers: ["+fix+"] in its place")
 		return
 	}
-	if c.Host != "" {
-		if _, err := parseServer(c.hostAddress(), c.TLS != nil); err != nil {
-			problem := err.(*serverProblem)
-			p.add("host", problem.message, problem.fix)
-		}
-	}
+	c.validateHost(p)
 	secure, plain := 0, 0
 	for i, text := range c.Servers {
 		s, err := parseServer(text, c.TLS != nil)
@@ -108,6 +107,25 @@ func (c *Config) validateServers(p *problems) {
 	}
 }
 
+// validateHost checks host and port, and whether the port is one where TLS is
+// usual or not.
+func (c *Config) validateHost(p *problems) {
+	switch {
+	case c.Host == "":
+	case c.Port < 0 || c.Port > 65535:
+		p.add("port", fmt.Sprintf("port %d is not between 1 and 65535", c.Port), "the usual ports are 1883, and with TLS 8883")
+	case c.TLS == nil && (c.Port == 8883 || c.Port == 443):
+		p.warn("port", fmt.Sprintf("port %d is usually for TLS, and tls is not set", c.Port), "add tls: {}")
+	case c.TLS != nil && c.Port == 1883:
+		p.warn("port", "port 1883 is usually without TLS, and tls is set", "use port 8883, or remove tls")
+	default:
+		if _, err := parseServer(c.hostAddress(), c.TLS != nil); err != nil {
+			problem := err.(*serverProblem)
+			p.add("host", problem.message, problem.fix)
+		}
+	}
+}
+
 func (c *Config) validateCredentials(p *problems) {
 	if c.Password != "" {
 		p.add("password", "a password must not stand in the site file, which is copied, shown and sent around",
@@ -117,10 +135,9 @@ func (c *Config) validateCredentials(p *problems) {
 		p.add("password_env", "password_file and password_env are both given", "keep one of them")
 	}
 	if (c.PasswordFile != "" || c.PasswordEnv != "") && c.User == "" {
-		p.add("user", "a password without a user name cannot be sent with MQTT 3.1.1", "add user") // [MQTT-3.1.2-22]
+		p.add("user", "a password without a user name cannot be sent with MQTT 3.1.1", "add user: NAME") // [MQTT-3.1.2-22]
 	}
 	p.oneOf("password_hash", c.PasswordHash, "", "md5")
-	checkSecretFile(p, "password_file", c.PasswordFile)
 	if len(c.ClientID) > 65535 || strings.ContainsRune(c.ClientID, 0) {
 		p.add("client_id", "not usable as a client id", "use up to 128 printable characters")
 	}
@@ -128,27 +145,43 @@ func (c *Config) validateCredentials(p *problems) {
 		if (t.Cert == "") != (t.Key == "") {
 			p.add("tls", "cert and key belong together", "give both files, or none")
 		}
-		checkSecretFile(p, "tls.key", t.Key)
-		checkFile(p, "tls.ca", t.CA)
-		checkFile(p, "tls.cert", t.Cert)
+	}
+	c.checkFiles(p, "")
+}
+
+// ValidateFiles returns the problems of files with relative paths, which
+// begin at dir, the folder of the site file. Validate judges absolute ones.
+func (c *Config) ValidateFiles(dir string) []configs.FieldError {
+	var p problems
+	c.checkFiles(&p, dir)
+	return p
+}
+
+// checkFiles checks the files with relative paths in dir; if dir is empty,
+// those with absolute paths.
+func (c *Config) checkFiles(p *problems, dir string) {
+	check := func(field, name string, secret bool) {
+		if name == "" || filepath.IsAbs(name) != (dir == "") {
+			return
+		}
+		checkFile(p, field, inDir(dir, name), secret)
+	}
+	check("password_file", c.PasswordFile, true)
+	if t := c.TLS; t != nil {
+		check("tls.ca", t.CA, false)
+		check("tls.cert", t.Cert, false)
+		check("tls.key", t.Key, true)
 	}
 }
 
 // checkFile warns about a file that is missing: it may be put there later, and
-// is read at every connect.
-func checkFile(p *problems, field, name string) {
-	if !filepath.IsAbs(name) {
-		return
-	}
-	if _, err := os.Stat(name); err != nil {
+// is read at every connect. It refuses a secret file that others can read.
+func checkFile(p *problems, field, name string, secret bool) {
+	info, err := os.Stat(name)
+	switch {
+	case err != nil:
 		p.warn(field, fmt.Sprintf("cannot find %s now; the upstream waits until it is there", name), "check the path")
-	}
-}
-
-// checkSecretFile also refuses a file that others can read.
-func checkSecretFile(p *problems, field, name string) {
-	checkFile(p, field, name)
-	if info, err := os.Stat(name); filepath.IsAbs(name) && err == nil && info.Mode().Perm()&0o077 != 0 {
+	case secret && info.Mode().Perm()&0o077 != 0:
 		p.add(field, fmt.Sprintf("%s has mode %04o: others can read it", name, info.Mode().Perm()), "chmod 0600 "+name)
 	}
 }
