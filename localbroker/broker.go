@@ -155,6 +155,7 @@ func (c *Config) capabilities() *mqtt.Capabilities {
 	caps.MaximumSessionExpiryInterval = uint32(c.Limits.SessionTime / time.Second)
 	caps.MaximumPacketSize = uint32(c.Limits.PacketSize) + 5 // the guard counts without the header
 	caps.MaximumInflight = 16
+	caps.ReceiveMaximum = receiveMaximum
 	caps.TopicAliasMaximum = 0
 	caps.Compatibilities.NoInheritedPropertiesOnAck = true
 	return caps

@@ -1,6 +1,7 @@
 package localbroker
 
 import (
+	"sync"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -62,6 +63,7 @@ func (b *Broker) chooseSession(g *guard, clean bool) {
 	if s == nil || clean || !known || existing.Properties.Clean && existing.Properties.ProtocolVersion < 5 {
 		if s != nil {
 			s.detach(old)
+			s.end()
 		}
 		s = &session{id: id, user: userName(g.user)}
 		b.sessions[id] = s
@@ -89,6 +91,7 @@ func (b *Broker) detach(g *guard, expire bool) {
 	s.detach(g)
 	if expire && b.sessions[s.id] == s && s.connection() == nil {
 		delete(b.sessions, s.id)
+		s.end()
 	}
 }
 
@@ -144,6 +147,26 @@ func (b *Broker) reader(id, topic string, owned bool) *guard {
 	return g
 }
 
+// delayedWill is a will that waits for its client to come back.
+type delayedWill struct {
+	timer *time.Timer // sends it
+	wills *sync.WaitGroup
+}
+
+// cancel takes the will back, unless it is on its way.
+func (w *delayedWill) cancel() {
+	if w.timer.Stop() {
+		w.wills.Done()
+	}
+}
+
+// hurry sends the will now, unless it is on its way. It does not wait.
+func (w *delayedWill) hurry() {
+	if w.timer.Stop() {
+		w.timer.Reset(0)
+	}
+}
+
 // scheduleWill sends a will after delay, unless the client comes back before
 // [MQTT-3.1.3-9].
 func (b *Broker) scheduleWill(s *session, g *guard, m *message, qos byte, delay time.Duration) {
@@ -156,11 +179,7 @@ func (b *Broker) scheduleWill(s *session, g *guard, m *message, qos byte, delay 
 		defer b.wills.Done()
 		b.sendWill(m, qos)
 	})
-	s.onReturn(g, func() {
-		if timer.Stop() {
-			b.wills.Done()
-		}
-	})
+	s.await(g, &delayedWill{timer, &b.wills})
 }
 
 // sendWill treats a will as a message of the client that nobody acknowledges.

@@ -87,6 +87,3 @@ func filterValid(filter string) bool {
 func nameValid(topic string) bool {
 	return topic != "" && !strings.ContainsAny(topic, "+#\x00")
 }
-
-// levels returns the number of levels of a topic or a filter.
-func levels(topic string) int { return strings.Count(topic, "/") + 1 }

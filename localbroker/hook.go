@@ -258,6 +258,7 @@ func (h *hook) OnPublish(cl *mqtt.Client, pk packets.Packet) (packets.Packet, er
 func (h *hook) OnWill(cl *mqtt.Client, will mqtt.Will) (mqtt.Will, error) {
 	g := guardOf(cl)
 	s := g.session.Load()
+	cl.Properties.Will.WillDelayInterval = 0 // or mochi would keep the empty one for so long, up to 136 years
 	if s == nil || h.b.stopping.Load() {
 		return mqtt.Will{}, nil
 	}

@@ -206,6 +206,68 @@ func TestDelayedWillWaitsForTheClient(t *testing.T) {
 	})
 }
 
+// TestDelayedWillGoesWithItsSession has one client lose its session with a
+// will waiting, again and again: nothing may pile up, nothing may hold up the
+// stop, and mochi must not remember the delay, which may be 136 years.
+func TestDelayedWillGoesWithItsSession(t *testing.T) {
+	log := new(memoryLog)
+	inBubbleWith(t, testConfig(), log, func(b *Broker, pipe func(byte) *wire) {
+		for _, close := range []bool{true, false} { // before the next connection, or by its takeover
+			for range 5 {
+				w := pipe(5)
+				will := append([]byte{5, 0x18, 0, 0, 0x0e, 0}, text("lan/state")...)                          // delay 3584 s
+				w.send(w.connectFrame("flaps", 0x06, 60, []byte{0x11, 0, 0, 0x0e, 0x10}, will, text("gone"))) // clean start
+				w.expect(0x20)
+				client := b.connectionOf("flaps").client
+				if close {
+					_ = w.conn.Close()
+					synctest.Wait()
+					if d := client.Properties.Will.WillDelayInterval; d != 0 {
+						t.Fatalf("mochi keeps a will for %d s", d)
+					}
+				}
+			}
+		}
+		synctest.Wait()
+		if n := len(log.payloads()); n != 9 {
+			t.Errorf("log holds %d wills, want those of the 9 sessions that have ended", n)
+		}
+		begin := time.Now()
+		b.stopWills()
+		if d := time.Since(begin); d > 0 {
+			t.Errorf("the wills held up the stop for %v", d)
+		}
+	})
+}
+
+// connectionOf returns the connection of a client identifier.
+func (b *Broker) connectionOf(id string) *guard {
+	b.mu.Lock()
+	s := b.sessions[id]
+	b.mu.Unlock()
+	return s.connection()
+}
+
+func TestQoS2MessagesNeverCompletedAreBounded(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		inBubble(t, testConfig(), func(b *Broker, pipe func(byte) *wire) {
+			w := pipe(version).connect("flood", 0x11, 0, 0, 1, 0)
+			g := b.connectionOf("flood")
+			for id := uint16(1); id <= receiveMaximum; id++ {
+				w.publish("plant/free/x", "x", 2, id, false)
+				w.expect(0x50)
+			}
+			w.publish("plant/free/x", "x", 2, 9, false) // a repeat is none more
+			w.expect(0x50)
+			w.publish("plant/free/x", "x", 2, receiveMaximum+1, false)
+			w.expectClosed()
+			if s := g.session.Load(); len(s.receive) != receiveMaximum || b.Stats().Refused[RefusedQuota] != 1 {
+				t.Errorf("version %d: %d messages are open, refused %v", version, len(s.receive), b.Stats().Refused)
+			}
+		})
+	}
+}
+
 func TestAppendOfGatewayRecordsGoesFirst(t *testing.T) {
 	log := &memoryLog{hold: make(chan struct{})}
 	inBubbleWith(t, testConfig(), log, func(b *Broker, pipe func(byte) *wire) {

@@ -20,9 +20,14 @@ type session struct {
 
 	mu      sync.Mutex
 	guard   *guard          // the connection; nil while there is none. Guarded by mu
-	receive map[uint16]qos2 // by packet identifier. Guarded by mu
-	stop    func()          // takes a delayed will back; nil for none. Guarded by mu
+	receive map[uint16]qos2 // by packet identifier, at most receiveMaximum. Guarded by mu
+	will    *delayedWill    // nil for none. Guarded by mu
+	ended   bool            // nobody will come back to it. Guarded by mu
 }
+
+// receiveMaximum bounds the QoS 2 messages of a session that are not complete.
+// MQTT 5 clients are told in the CONNACK [MQTT-3.3.4-9].
+const receiveMaximum = 1024
 
 // qos2 is the state of a QoS 2 message.
 type qos2 byte
@@ -37,31 +42,47 @@ func (s *session) attach(g *guard) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.guard = g
-	if s.stop != nil {
-		s.stop() // [MQTT-3.1.3-9]
-		s.stop = nil
+	if s.will != nil {
+		s.will.cancel() // [MQTT-3.1.3-9]
+		s.will = nil
 	}
 }
 
-// onReturn sets what is called when the client comes back after the connection
-// g; at once, if it is back already.
-func (s *session) onReturn(g *guard, stop func()) {
+// await has will wait for the client to come back after the connection g. If
+// it is back already, the will is taken back; if it cannot come back, the will
+// goes out at once.
+func (s *session) await(g *guard, will *delayedWill) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.guard != nil && s.guard != g {
-		stop()
-		return
+	switch {
+	case s.ended:
+		will.hurry()
+	case s.guard != nil && s.guard != g:
+		will.cancel()
+	default:
+		s.will = will
 	}
-	s.stop = stop
 }
 
 // cancelWill takes a delayed will back.
 func (s *session) cancelWill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.stop != nil {
-		s.stop()
-		s.stop = nil
+	if s.will != nil {
+		s.will.cancel()
+		s.will = nil
+	}
+}
+
+// end notes that nobody will come back to the session. A will that waits for
+// that goes out now: with its session at the latest (MQTT 5 §3.1.3.2.2).
+func (s *session) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	if s.will != nil {
+		s.will.hurry()
+		s.will = nil
 	}
 }
 
@@ -82,7 +103,8 @@ func (s *session) connection() *guard {
 }
 
 // begin notes a PUBLISH at QoS 2. fresh is false if the message has come
-// before; it is acknowledged again if it is in the log [MQTT-4.3.3-10].
+// before; it is acknowledged again if it is in the log [MQTT-4.3.3-10]. It is
+// false, too, for one beyond receiveMaximum, which ends the connection.
 func (s *session) begin(id uint16) (fresh bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -93,11 +115,26 @@ func (s *session) begin(id uint16) (fresh bool) {
 	case qos2Pending:
 		return false
 	}
+	if len(s.receive) >= receiveMaximum {
+		s.overrun()
+		return false
+	}
 	if s.receive == nil {
 		s.receive = make(map[uint16]qos2)
 	}
 	s.receive[id] = qos2Pending
 	return true
+}
+
+// overrun ends the connection of a client that does not complete its QoS 2
+// messages. mu is held.
+func (s *session) overrun() {
+	if s.guard == nil {
+		return
+	}
+	s.guard.count.refuse(RefusedQuota)
+	s.guard.disconnect(packets.ErrReceiveMaximum)
+	_ = s.guard.Close() // never fails
 }
 
 // release ends a QoS 2 message with its PUBREL and reports whether there was
