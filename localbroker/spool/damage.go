@@ -47,10 +47,10 @@ func (s *Spool) foundDamage(d damage) (restored bool) {
 	}
 	if !known {
 		s.stats.damages++
-		err := &CorruptError{Segment: d.seg.name, Offset: d.offset, Records: d.records()}
+		err := &CorruptError{Segment: d.seg.name, Offset: d.offset, Records: d.records(), Unreadable: d.scarred}
 		s.stats.lastDamage = err.Error()
 		s.log.Error("part of the log is damaged and was stepped over", "segment", err.Segment,
-			"offset", err.Offset, "records_lost", err.Records)
+			"offset", err.Offset, "records_lost", err.Records, "unreadable", err.Unreadable)
 	}
 	return false
 }
@@ -64,8 +64,8 @@ func (s *Spool) loseFrame(r seqRange) {
 	s.log.Error("a record in memory cannot be read", "seq", r.first)
 }
 
-// segmentGone is called when the file of g cannot be found: it was removed in
-// between, or by somebody else.
+// segmentGone is called when the file of g cannot be found or opened: it was
+// removed in between, or by somebody else, or the disk cannot read it.
 func (s *Spool) segmentGone(g *segment) error {
 	s.mu.Lock()
 	i := slices.Index(s.segs, g)
@@ -89,6 +89,7 @@ func (s *Spool) segmentGone(g *segment) error {
 	}
 	s.segs = slices.Delete(s.segs, i, i+1)
 	s.stats.damages++
+	s.stats.lastDamage = (&CorruptError{Segment: g.name, Records: g.seqs().count(), Unreadable: true}).Error()
 	s.loseRecords(g.seqs(), mapping.DropDamage, g.stamps, g.header.boot, g.points)
 	s.mu.Unlock()
 	s.log.Error("a segment of the log is gone", "segment", g.name, "records_lost", g.seqs().count())
@@ -156,6 +157,7 @@ func (s *Spool) setAside(name string) error {
 	if err != nil {
 		return diskError("read", name, err)
 	}
+	f = &scarredFile{file: f}
 	defer func() { _ = f.Close() }() // only read
 	if size*quarantineFiles > max(int64(s.cfg.Max)/2, 4*int64(s.cfg.SegmentSize)) {
 		return fmt.Errorf("set %s aside: %d bytes are too many", name, size)

@@ -43,11 +43,16 @@ func (e *DiskError) Unwrap() error { return e.Err }
 type CorruptError struct {
 	Segment string // file name
 	Offset  int64  // of the first damaged byte
-	Records uint64 // records lost by it; 0 if none
+	Records uint64 // records lost by it; 0 if none, or if nobody can tell
+	// Unreadable: the disk gives an error there, not wrong bytes.
+	Unreadable bool
 }
 
 // Error names the segment, the offset and the loss.
 func (e *CorruptError) Error() string {
+	if e.Unreadable {
+		return fmt.Sprintf("segment %s cannot be read at offset %d: %d records lost", e.Segment, e.Offset, e.Records)
+	}
 	return fmt.Sprintf("segment %s is damaged at offset %d: %d records lost", e.Segment, e.Offset, e.Records)
 }
 

@@ -91,12 +91,14 @@ func (f osFile) Size() (int64, error) {
 	return info.Size(), nil
 }
 
-// readAll returns the whole of a small file, and refuses a large one.
+// readAll returns the whole of a small file, with zeros where it cannot be
+// read, and refuses a large one.
 func readAll(fsys fileSystem, name string, limit int64) ([]byte, error) {
-	f, err := fsys.Open(name, false)
+	opened, err := fsys.Open(name, false)
 	if err != nil {
 		return nil, err
 	}
+	f := &scarredFile{file: opened}
 	defer func() { _ = f.Close() }() // only read
 	size, err := f.Size()
 	if err != nil {

@@ -9,6 +9,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// mediumErrors are those of reads that will not succeed another time: a bad
+// sector, a checksum of the file system or of the transport that is wrong.
+var mediumErrors = []error{unix.EIO, unix.ENODATA, unix.EUCLEAN, unix.EBADMSG, unix.EILSEQ, unix.EREMOTEIO}
+
 // Sync forces the data, and of the metadata what is needed to read it back.
 func (f osFile) Sync() error {
 	for {

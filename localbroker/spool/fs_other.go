@@ -7,7 +7,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 )
+
+// mediumErrors are those of reads that will not succeed another time.
+var mediumErrors = []error{syscall.EIO}
 
 // Sync forces data and metadata.
 func (f osFile) Sync() error { return f.File.Sync() }

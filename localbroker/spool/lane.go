@@ -3,7 +3,6 @@ package spool
 import (
 	"context"
 	"errors"
-	"path/filepath"
 	"sync"
 	"time"
 
@@ -53,8 +52,9 @@ var errAgain = errors.New("look again")
 // Next returns the next records of a lane: see publish.Log. The records, and
 // all they point to but their Points, are valid until the next call on the
 // same lane. A Drop record stands for records that are gone; its Seq is that
-// of the last of them. It returns ErrClosed after Close, the error of ctx, or
-// a *DiskError, after which the caller may try again.
+// of the last of them. What the disk cannot read is lost like that. It returns
+// ErrClosed after Close, the error of ctx, or a *DiskError of a disk that does
+// not answer at all, after which the caller may try again.
 func (c *Cursor) Next(ctx context.Context, live bool, max int) ([]mapping.Record, error) {
 	l := &c.lanes[0]
 	if live {
@@ -78,7 +78,10 @@ func (c *Cursor) Next(ctx context.Context, live bool, max int) ([]mapping.Record
 		case p.chunk != nil:
 			wait = c.readChunk(l, &p, max)
 		case p.seg != nil:
-			wait, err = c.readSegment(l, &p, max)
+			if wait, err = c.readSegment(l, &p, max); isUnreadable(err) {
+				l.closeReader()
+				err = c.s.unreadable(p.seg, err)
+			}
 		default:
 			wait = -1
 		}
@@ -365,12 +368,9 @@ func (c *Cursor) openReader(l *lane, p *place) error {
 		r = nil
 	}
 	if r == nil {
-		f, err := c.s.fs.Open(filepath.Join(c.s.dir, p.seg.name), false)
-		if isNotExist(err) {
-			return c.s.segmentGone(p.seg)
-		}
+		f, err := c.s.openToRead(p.seg)
 		if err != nil {
-			return diskError("open", p.seg.name, err)
+			return err
 		}
 		r = newSegmentReader(f, p.seg, p.end, &c.s.interner)
 		r.toEnd = true

@@ -143,6 +143,7 @@ func (s *Spool) restore(g *segment) bool {
 	s.log.Warn("a damaged segment was restored from the backup", "segment", g.name)
 	s.mu.Lock()
 	s.stats.restored++
+	g.scarred = false
 	s.mu.Unlock()
 	return true
 }
@@ -240,12 +241,13 @@ func (s *Spool) better(name string, there bool, second file, size int64) bool {
 	if err != nil {
 		return clean // whatever keeps the primary from being read, the copy can be
 	}
+	f = &scarredFile{file: f}
 	defer func() { _ = f.Close() }() // only read
 	a, primaryClean := s.inspect(name, f, size)
 	switch {
 	case a == nil:
 		return true
-	case primaryClean && a.last >= b.last:
+	case primaryClean && !scarred(f, 0, size) && a.last >= b.last:
 		return false
 	}
 	return clean && b.last >= a.last

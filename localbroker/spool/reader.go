@@ -22,6 +22,8 @@ type damage struct {
 	seg    *segment
 	offset int64
 	lost   seqRange // first > last if no record was in it
+	// scarred: the disk could not read it.
+	scarred bool
 }
 
 func (d damage) records() uint64 {
@@ -175,7 +177,7 @@ func (r *segmentReader) lose(last uint64) event {
 	if at < 0 {
 		at = r.goodEnd
 	}
-	r.damage = damage{seg: r.seg, offset: at, lost: seqRange{r.expect, last}}
+	r.damage = damage{seg: r.seg, offset: at, lost: seqRange{r.expect, last}, scarred: scarred(r.f, at, r.at)}
 	r.expect, r.badAt = last+1, -1
 	return eventDamage
 }

@@ -250,9 +250,12 @@ func (s *Spool) finishTails() {
 			continue
 		}
 		s.mu.Lock()
-		damaged := len(g.damages) > 0
+		damaged, scarred := len(g.damages) > 0, g.scarred
 		s.mu.Unlock()
 		g.sealed = true
+		if scarred {
+			continue // nothing is cut off that may yet be read
+		}
 		if err := s.finishTail(g, damaged); err != nil {
 			s.note(err)
 		}

@@ -28,6 +28,7 @@ type segment struct {
 	stamps   span
 	damages  map[int64]bool // offsets of the damage found in it
 	saved    bool           // a copy is in quarantine
+	scarred  bool           // the disk cannot read all of it
 }
 
 func (g *segment) seqs() seqRange { return seqRange{g.header.first, g.last} }
@@ -40,13 +41,14 @@ func findSegment(segs []*segment, seq uint64) int {
 
 // loadSegment reads what a start needs of a file: its footer, or, if it was
 // not sealed or the footer is damaged, all of it. What was never synced and is
-// damaged is a torn tail, and cut; other damage is returned. A file that holds
-// nothing comes back empty.
+// damaged is a torn tail, and cut; other damage, and what the disk cannot read,
+// is returned. A file that holds nothing comes back empty.
 func loadSegment(fsys fileSystem, dir, name string, in *interner) (*segment, []damage, error) {
-	f, err := fsys.Open(filepath.Join(dir, name), false)
+	opened, err := fsys.Open(filepath.Join(dir, name), false)
 	if err != nil {
 		return nil, nil, diskError("open", name, err)
 	}
+	f := &scarredFile{file: opened}
 	defer func() { _ = f.Close() }() // only read
 	size, err := f.Size()
 	if err != nil {
@@ -61,6 +63,7 @@ func loadSegment(fsys fileSystem, dir, name string, in *interner) (*segment, []d
 		return g, nil, nil
 	}
 	damages, err := g.scan(f, in)
+	g.scarred = len(f.scars) > 0
 	return g, damages, err
 }
 
@@ -80,8 +83,8 @@ func (g *segment) scan(f file, in *interner) ([]damage, error) {
 			damages = append(damages, r.damage)
 		case eventBatch:
 			dec.reset()
-			if dec.decode(r.body, r.points) != nil {
-				damages = append(damages, damage{seg: g, offset: r.frameAt, lost: r.seqs})
+			if dec.decode(r.body, r.points) != nil { // its dictionary is torn, or cannot be read
+				damages = append(damages, damage{seg: g, offset: r.frameAt, lost: r.seqs, scarred: scarred(f, 0, r.at)})
 			}
 			_, p := batchHead(r.body)
 			proven = max(proven, p)
@@ -92,16 +95,20 @@ func (g *segment) scan(f file, in *interner) ([]damage, error) {
 			if c := r.correction; c.boot == g.header.boot && c.offset != 0 {
 				g.header.known, g.header.offset = true, c.offset
 			}
-			return g.cutTorn(damages, proven), nil
+			damages = g.cutTorn(damages, proven)
+			if r.badAt >= 0 && scarred(f, r.badAt, g.size) { // nobody knows what was in it
+				damages = append(damages, damage{seg: g, offset: r.badAt, lost: seqRange{r.expect, r.expect - 1}, scarred: true})
+			}
+			return damages, nil
 		}
 	}
 }
 
 // cutTorn ends g at the first damage to what was never proven durable, and
-// returns the damages before.
+// returns the damages before. What the disk cannot read was not torn.
 func (g *segment) cutTorn(damages []damage, proven uint64) []damage {
 	for i, d := range damages {
-		if d.lost.first > proven {
+		if d.lost.first > proven && !d.scarred {
 			g.last, g.end = d.lost.first-1, d.offset
 			return damages[:i]
 		}

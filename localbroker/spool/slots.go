@@ -40,7 +40,7 @@ const (
 // if there is none, and how many of the two slots were intact.
 func openSlots(fsys fileSystem, name string, magic uint32) (s *slots, payload []byte, intact int, err error) {
 	s = &slots{fs: fsys, name: name, magic: magic}
-	b, err := readAll(fsys, name, 2*slotSize)
+	b, err := readAll(fsys, name, 2*slotSize) // an unreadable slot reads as zeros
 	if isNotExist(err) {
 		return s, nil, 0, nil
 	}
