@@ -21,6 +21,8 @@ type reloadNote struct {
 	At    time.Time `json:"at"`
 	OK    bool      `json:"ok"`
 	Error string    `json:"error,omitempty"` // why the old site file still runs
+	// Problems are those of a site file that cannot be used.
+	Problems []configs.Problem `json:"problems,omitempty"`
 	// Restart names sections whose change waits for a restart.
 	Restart []string `json:"restart,omitempty"`
 }
@@ -45,6 +47,9 @@ func (g *gateway) reloadSite() {
 	note.OK, note.Restart = err == nil, restart
 	if err != nil {
 		note.Error = err.Error()
+		if f := (*failure)(nil); errors.As(err, &f) {
+			note.Problems = f.problems
+		}
 		g.log.Error("site file not taken, the old one goes on", "err", err)
 	} else {
 		g.log.Info("site file reloaded", "site", g.now().site.model.Name)
@@ -185,8 +190,14 @@ func (g *gateway) logProblems(problems []configs.Problem) {
 		if p.Warning {
 			logged = g.log.Warn
 		}
-		logged("site file", "at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column), "code", p.Code, "problem", p.Message,
-			"fix", p.Fix, "device", p.Device)
+		attrs := []any{"at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column), "code", p.Code, "problem", p.Message}
+		if p.Fix != "" {
+			attrs = append(attrs, "fix", p.Fix)
+		}
+		if p.Device != "" && !p.Warning {
+			attrs = append(attrs, "disables", p.Device)
+		}
+		logged("site file", attrs...)
 	}
 }
 

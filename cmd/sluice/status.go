@@ -27,6 +27,7 @@ type status struct {
 	Site      string            `json:"site"`
 	File      string            `json:"file"`
 	Started   time.Time         `json:"started"`
+	Attention []string          `json:"attention"` // why there is no data, or not all of it
 	Reload    *reloadNote       `json:"reload,omitempty"`
 	Clock     clockStatus       `json:"clock"`
 	Disabled  []disabledDevice  `json:"disabled"`
@@ -84,6 +85,7 @@ func (g *gateway) snapshot() *status {
 		stats := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.Stats)
 		s.Upstreams = append(s.Upstreams, upstreamStatus{stats, s.Spool.Cursors[u.cfg.Name].Lost})
 	}
+	s.Attention = s.attention(p.site.Buffer.ClockWait)
 	return s
 }
 
@@ -130,7 +132,11 @@ func (g *gateway) Health() []dashboard.Check {
 	reason, ok = brokerHealth(&s.Broker)
 	add("broker", p.broker.stage, reason, ok)
 	for i, u := range p.upstreams {
-		add("upstream "+u.cfg.Name, u.stage, s.Upstreams[i].Text, true)
+		reason := s.Upstreams[i].Text
+		if !s.Clock.Trusted {
+			reason += "; samples wait for a clock that can be trusted"
+		}
+		add("upstream "+u.cfg.Name, u.stage, reason, true)
 	}
 	return checks
 }

@@ -1,0 +1,86 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"sluice/publish"
+)
+
+// attention answers why there is no data, or not all of it: a sentence for
+// everything that keeps a value from its reader, in the order of the data. It
+// is empty if nothing does.
+func (s *status) attention(wait time.Duration) []string {
+	all := []string{}
+	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
+	if s.Reload != nil && !s.Reload.OK {
+		say("the changed site file was not taken, the one before it runs: %s", s.Reload.Error)
+	}
+	for _, d := range s.Disabled {
+		say("device %s is disabled by the site file: %s", d.Device, strings.Join(d.Why, "; "))
+	}
+	for i := range s.Buses {
+		all = append(all, s.Buses[i].attention()...)
+	}
+	if !s.Clock.Trusted && len(s.Upstreams) > 0 {
+		say("the clock cannot be trusted yet: each sample waits up to %v for it before it goes upstream; if the clock is right, set clock: { trust: always }", wait)
+	}
+	if reason, _ := spoolHealth(&s.Spool); reason != "" {
+		say("log: %s", reason)
+	}
+	if reason, _ := brokerHealth(&s.Broker); reason != "" {
+		say("local broker: %s", reason)
+	}
+	for i := range s.Upstreams {
+		u := &s.Upstreams[i]
+		if u.State != publish.StateConnected {
+			say("upstream %s is not connected: %s", u.Name, u.Text)
+		}
+		if u.Hint != "" {
+			say("upstream %s: %s", u.Name, u.Hint)
+		}
+		if u.Unsent > 0 {
+			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
+		}
+		if u.Lost > 0 {
+			say("upstream %s: %d records were dropped before it could get them", u.Name, u.Lost)
+		}
+	}
+	for _, stage := range s.Hanging {
+		say("%s does not answer", stage)
+	}
+	return all
+}
+
+// attention tells what is wrong with a bus and its devices.
+func (s *busStatus) attention() []string {
+	if !s.Connected && s.Link.LastError != "" {
+		return []string{fmt.Sprintf("bus %s is not connected: %s", s.Name, s.Link.LastError)}
+	}
+	var all []string
+	for i := range s.Devices {
+		d := &s.Devices[i]
+		if d.State == "offline" {
+			all = append(all, fmt.Sprintf("device %s, unit %d on bus %s, is offline since %s: %s", d.Name, d.Unit, s.Name,
+				d.Since.UTC().Format(time.RFC3339), explainReason(d.Reason, s.Line == "TCP")))
+		}
+		for _, p := range d.Refused {
+			all = append(all, fmt.Sprintf("device %s refuses point %s, %s %d, with %s: is the address right?", d.Name, p.Point, p.Table, p.Address, p.Reason))
+		}
+	}
+	return all
+}
+
+// explainReason adds to the reason for a silent device what to look at.
+func explainReason(reason string, tcp bool) string {
+	switch {
+	case reason == "timeout" && tcp:
+		return "timeout; is the unit id right?"
+	case reason == "timeout":
+		return "timeout; are unit id, baud rate, parity and the wires A and B right?"
+	case reason == "bad frame":
+		return "damaged replies; are baud rate and parity right, and is the line terminated?"
+	}
+	return reason
+}

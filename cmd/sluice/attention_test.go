@@ -1,0 +1,48 @@
+package main
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/publish"
+	"sluice/sources/modbus"
+	"sluice/sources/modbus/link"
+)
+
+// TestStatusAnswersWhyThereIsNoData: each cause gives one sentence with the
+// name of what is hurt, and a gateway without trouble gives none.
+func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
+	well := func() *status {
+		bus := busStatus{Stats: modbus.Stats{Name: "line", Line: "9600 8N1", Connected: true, Devices: []modbus.DeviceStats{{Name: "meter", Unit: 2, State: "online"}}}}
+		up := upstreamStatus{Stats: publish.Stats{Name: "cloud", State: publish.StateConnected}}
+		return &status{Clock: clockStatus{Trusted: true}, Buses: []busStatus{bus}, Upstreams: []upstreamStatus{up}}
+	}
+	if got := well().attention(time.Minute); len(got) > 0 {
+		t.Errorf("without trouble: %q", got)
+	}
+	for want, change := range map[string]func(*status){
+		"no such device":          func(s *status) { s.Reload = &reloadNote{Error: "no such device"} },
+		"device pump is disabled": func(s *status) { s.Disabled = []disabledDevice{{"pump", []string{"unknown key"}}} },
+		"bus line is not connected: locked by mbpoll": func(s *status) {
+			s.Buses[0].Connected, s.Buses[0].Link = false, link.Stats{LastError: "locked by mbpoll"}
+		},
+		"meter, unit 2 on bus line, is offline": func(s *status) { s.Buses[0].Devices[0].State, s.Buses[0].Devices[0].Reason = "offline", "timeout" },
+		"refuses point power, input 52, with exception 2": func(s *status) {
+			s.Buses[0].Devices[0].Refused = []modbus.RefusedPoint{{Point: "power", Table: "input", Address: 52, Reason: "exception 2"}}
+		},
+		"trust: always":            func(s *status) { s.Clock.Trusted = false },
+		"log: the disk refuses":    func(s *status) { s.Spool.Failing = true },
+		"cloud is not connected":   func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
+		"cloud: another client":    func(s *status) { s.Upstreams[0].Hint = "another client" },
+		"cloud: 3 messages":        func(s *status) { s.Upstreams[0].Unsent = 3 },
+		"cloud: 4 records":         func(s *status) { s.Upstreams[0].Lost = 4 },
+		"bus line does not answer": func(s *status) { s.Hanging = []string{"bus line"} },
+	} {
+		s := well()
+		change(s)
+		if got := s.attention(time.Minute); len(got) != 1 || !strings.Contains(got[0], want) {
+			t.Errorf("got %q, want one sentence with %q", got, want)
+		}
+	}
+}
