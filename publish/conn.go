@@ -44,6 +44,7 @@ type conn struct {
 
 	mu    sync.Mutex // guards what follows
 	out   []byte     // packets not yet written
+	owed  int        // bytes of out that answer the server, at most maxAnswers
 	lanes [laneCount]lane
 	slots slots
 	pace  pace
@@ -253,6 +254,7 @@ func (c *conn) write() {
 		}
 		c.mu.Lock()
 		packets, c.out = c.out, packets[:0]
+		c.owed = 0
 		c.mu.Unlock()
 		if len(packets) == 0 {
 			continue

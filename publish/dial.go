@@ -79,7 +79,7 @@ func (d *dialer) open(ctx context.Context, s server) (*transport, *Failure) {
 		t.Conn = secure
 	}
 	if s.websocket() {
-		ws, err := d.upgrade(ctx, t.Conn, s)
+		ws, err := d.upgrade(ctx, t, s)
 		if err != nil {
 			t.abort()
 			return nil, failure(StageWebSocket, s, err.Error(), err)
@@ -103,11 +103,14 @@ func explainTCP(err error) string {
 	return err.Error()
 }
 
-// upgrade makes a WebSocket of conn (RFC 6455) with the subprotocol mqtt
+// upgrade makes a WebSocket of t (RFC 6455) with the subprotocol mqtt
 // [MQTT-6.0.0-3].
-func (d *dialer) upgrade(ctx context.Context, conn net.Conn, s server) (net.Conn, error) {
+func (d *dialer) upgrade(ctx context.Context, t *transport, s server) (net.Conn, error) {
+	// The dialer below heeds the deadline of a context and no more.
+	defer context.AfterFunc(ctx, t.abort)()
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
+	conn := &bounded{Conn: t.Conn, left: maxUpgrade}
 	// conn is open, and has TLS already: both dial functions hand it out, and
 	// the URL only serves for path and Host.
 	give := func(context.Context, string, string) (net.Conn, error) { return conn, nil }
@@ -123,8 +126,35 @@ func (d *dialer) upgrade(ctx context.Context, conn net.Conn, s server) (net.Conn
 	if got := ws.Subprotocol(); got != "" && got != "mqtt" || resp.StatusCode != http.StatusSwitchingProtocols {
 		return nil, fmt.Errorf("the server chose subprotocol %q", got)
 	}
+	conn.left = noBound
 	ws.SetReadLimit(maxInbound + 16)
 	return &wsConn{Conn: ws}, nil
+}
+
+// maxUpgrade is the longest answer to the WebSocket request, in bytes; package
+// net/http reads headers without a bound.
+const maxUpgrade = 64 << 10
+
+// noBound as bounded.left lets everything through.
+const noBound = -1
+
+// bounded lets left bytes be read. left may change while nobody reads.
+type bounded struct {
+	net.Conn
+	left int
+}
+
+// Read reads no more than what is left.
+func (b *bounded) Read(p []byte) (int, error) {
+	if b.left == noBound {
+		return b.Conn.Read(p)
+	}
+	if b.left == 0 {
+		return 0, fmt.Errorf("the server's answer is longer than %d bytes", maxUpgrade)
+	}
+	n, err := b.Conn.Read(p[:min(len(p), b.left)])
+	b.left -= n
+	return n, err
 }
 
 // wsConn makes a byte stream of binary frames. Reads and writes may run

@@ -27,12 +27,10 @@ func (c *conn) handle(p inbound) error {
 			if p.qos == 2 {
 				kind = packets.Pubrec
 			}
-			c.out = appendAck(c.out, kind, p.id)
-			signal(c.wake)
+			return c.answer(kind, p.id)
 		}
 	case packets.Pubrel:
-		c.out = appendAck(c.out, packets.Pubcomp, p.id)
-		signal(c.wake)
+		return c.answer(packets.Pubcomp, p.id)
 	default:
 		return fmt.Errorf("%w: %s in a session", errProtocol, packets.PacketNames[p.kind])
 	}
@@ -47,8 +45,7 @@ func (c *conn) acknowledged(p inbound, now time.Time) error {
 	if s == nil {
 		c.counts.stray++
 		if p.kind == packets.Pubrec { // or the server would wait for it for ever
-			c.out = appendAck(c.out, packets.Pubrel, p.id)
-			signal(c.wake)
+			return c.answer(packets.Pubrel, p.id)
 		}
 		return nil
 	}
@@ -60,11 +57,25 @@ func (c *conn) acknowledged(p inbound, now time.Time) error {
 		return nil
 	case p.kind == packets.Pubrec && s.qos == 2: // [MQTT-4.3.3-1]
 		s.released = true
-		c.out = appendAck(c.out, packets.Pubrel, p.id)
-		signal(c.wake)
-		return nil
+		return c.answer(packets.Pubrel, p.id)
 	}
 	return fmt.Errorf("%w: %s for a message of QoS %d", errProtocol, packets.PacketNames[p.kind], s.qos)
+}
+
+// maxAnswers bounds the bytes of answers that wait to be written: more than the
+// largest window makes, and little enough not to hurt.
+const maxAnswers = 64 << 10
+
+// answer puts a packet that answers the server into the buffer. A server that
+// asks for more and more and reads none of it is given up. c.mu is held.
+func (c *conn) answer(kind byte, id uint16) error {
+	before := len(c.out)
+	c.out = appendAck(c.out, kind, id)
+	if c.owed += len(c.out) - before; c.owed > maxAnswers {
+		return fmt.Errorf("%w: the server wants answers and reads none", errProtocol)
+	}
+	signal(c.wake)
+	return nil
 }
 
 // proven completes the QoS 0 messages written before the PINGREQ whose answer

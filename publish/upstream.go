@@ -172,8 +172,8 @@ func (u *Upstream) Run(ctx context.Context) error {
 			}
 			return nil
 		}
-		handed, sticky = o.handed, o.next
 		u.settle(i, &o)
+		handed, sticky = o.handed, o.next
 	}
 }
 
@@ -208,7 +208,7 @@ func (u *Upstream) pick(sticky int) (index int, due time.Time) {
 }
 
 // settle draws the conclusions from an attempt: when this server may be tried
-// again, and what the log and the status say.
+// again, which one is next, and what the log and the status say.
 func (u *Upstream) settle(i int, o *outcome) {
 	c := &u.servers[i]
 	b := u.cfg.Backoff
@@ -222,7 +222,9 @@ func (u *Upstream) settle(i int, o *outcome) {
 	case o.productive: // a link that broke: the same server soon
 		c.failures, c.refusals = 0, 0
 		c.failBack = u.cfg.FailBack
-		o.next = i
+		if o.handed == nil {
+			o.next = i
+		}
 	case o.failure.Refused():
 		c.failures = 0
 		wait, state = min(b.Refused<<min(c.refusals, 4), 16*b.Refused), StateRefused
