@@ -118,8 +118,6 @@ func (s *Spool) DropCursor(name string) error {
 	if !validCursorName(name) {
 		return fmt.Errorf("drop cursor %q: %w", name, ErrCursorName)
 	}
-	s.ioMu.Lock()
-	defer s.ioMu.Unlock()
 	s.mu.Lock()
 	c := s.cursors[name]
 	delete(s.cursors, name)
@@ -128,7 +126,16 @@ func (s *Spool) DropCursor(name string) error {
 	if c == nil {
 		return nil
 	}
+	// Not under ioMu: a lane that has met damage may be waiting for it.
 	err := c.closeFile()
+	s.ioMu.Lock()
+	defer s.ioMu.Unlock()
+	s.mu.Lock()
+	anew := s.cursors[name] != nil
+	s.mu.Unlock()
+	if anew {
+		return err // somebody has made one of that name, and its file
+	}
 	if e := s.fs.Remove(s.cursorFile(name)); e != nil && !isNotExist(e) {
 		err = errors.Join(err, diskError("remove", name+cursorSuffix, e))
 	}

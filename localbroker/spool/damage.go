@@ -29,12 +29,7 @@ func (s *Spool) foundDamage(d damage) (restored bool) {
 	d.seg.saved = true
 	s.mu.Unlock()
 	if save {
-		s.ioMu.Lock()
-		s.note(s.setAside(d.seg.name))
-		if s.backup != nil && d.seg.sealed {
-			restored = s.restore(d.seg)
-		}
-		s.ioMu.Unlock()
+		restored = s.save(d.seg)
 		if restored {
 			return true
 		}
@@ -53,6 +48,17 @@ func (s *Spool) foundDamage(d damage) (restored bool) {
 			"offset", err.Offset, "records_lost", err.Records, "unreadable", err.Unreadable)
 	}
 	return false
+}
+
+// save sets a copy of g aside, and mends it from the backup if it can.
+func (s *Spool) save(g *segment) (restored bool) {
+	s.ioMu.Lock()
+	defer s.ioMu.Unlock()
+	if s.isClosed() {
+		return false // the folder may belong to another process by now
+	}
+	s.note(s.setAside(g.name))
+	return s.backup != nil && g.sealed && s.restore(g)
 }
 
 // loseFrame notes a frame in RAM that cannot be decoded.
@@ -76,7 +82,7 @@ func (s *Spool) segmentGone(g *segment) error {
 	if s.backup != nil {
 		s.mu.Unlock()
 		s.ioMu.Lock()
-		restored := s.restore(g)
+		restored := !s.isClosed() && s.restore(g)
 		s.ioMu.Unlock()
 		if restored {
 			return errAgain

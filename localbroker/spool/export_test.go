@@ -2,6 +2,7 @@ package spool
 
 import (
 	"context"
+	"runtime"
 
 	"sluice/mapping"
 )
@@ -27,4 +28,17 @@ func (c *lateContext) Err() error {
 		return nil
 	}
 	return c.Context.Err()
+}
+
+// await returns when done is true under s.mu.
+func (s *Spool) await(done func() bool) {
+	for {
+		s.mu.Lock()
+		ok := done()
+		s.mu.Unlock()
+		if ok {
+			return
+		}
+		runtime.Gosched()
+	}
 }

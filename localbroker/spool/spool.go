@@ -192,15 +192,28 @@ func (s *Spool) Sync() error {
 // return ErrClosed.
 func (s *Spool) Close() error {
 	s.ioMu.Lock()
-	defer s.ioMu.Unlock()
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return nil
-	}
+	closed := s.closed
 	s.closed = true
 	s.broadcast()
 	s.mu.Unlock()
+	var err error
+	if !closed {
+		err = s.finish()
+	}
+	s.ioMu.Unlock()
+	if closed {
+		return nil
+	}
+	// Not under ioMu: a lane that has met damage may be waiting for it.
+	for _, c := range s.cursorList() {
+		err = errors.Join(err, c.closeFile())
+	}
+	return errors.Join(err, s.lock.Close())
+}
+
+// finish brings everything to the disk. s.ioMu is held.
+func (s *Spool) finish() error {
 	var err error
 	if s.cfg.Level != Memory {
 		err = s.flush(true)
@@ -218,14 +231,18 @@ func (s *Spool) Close() error {
 	s.raiseFloor(s.clock.Now())
 	s.mu.Unlock()
 	err = errors.Join(err, s.saveState(), s.stateFile.close())
-	for _, c := range s.cursorList() {
-		err = errors.Join(err, c.closeFile())
-	}
 	if s.activeF != nil {
 		err = errors.Join(err, s.activeF.Close())
 		s.activeF = nil
 	}
-	return errors.Join(err, s.lock.Close())
+	return err
+}
+
+// isClosed reports whether Close was called.
+func (s *Spool) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 func (s *Spool) cursorList() []*Cursor {

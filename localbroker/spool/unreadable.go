@@ -115,10 +115,7 @@ func (s *Spool) unreadable(g *segment, cause error) error {
 
 // probe forces a write to the disk. s.ioMu is held.
 func (s *Spool) probe() error {
-	s.mu.Lock()
-	closed := s.closed
-	s.mu.Unlock()
-	if closed {
+	if s.isClosed() {
 		return ErrClosed
 	}
 	return s.saveState()
