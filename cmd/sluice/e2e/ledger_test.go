@@ -98,6 +98,7 @@ func (l *ledger) connected() {
 	defer l.mu.Unlock()
 	l.connections++
 	l.repeats = append(l.repeats, 0)
+	l.lateness.faulty, l.lateness.since = false, 0
 }
 
 // fault notes a violation. l.mu is held.
@@ -261,13 +262,15 @@ func (b balance) String() string {
 
 // lateness collects how old live samples are when they arrive, apart for the
 // time before the first fault and for times at which a backlog drains beside
-// them.
+// them. What arrives between the beginning of a fault and the next connection
+// does not count.
 type lateness struct {
 	on            bool // figures are wanted
-	faulty        bool // a fault is at work: nothing counts
+	faults        bool // there has been a fault
+	faulty        bool // one is at work
+	since         int  // live messages of this connection
 	drained       time.Time
 	normal, drain []time.Duration
-	faults        bool // there has been one
 }
 
 // beside is how long after a message of the backlog a drain counts as going on.
@@ -278,9 +281,12 @@ func (l *lateness) add(m *arrival, taken time.Time) {
 		return
 	}
 	now := time.Now()
-	switch {
-	case m.historical:
+	if m.historical {
 		l.drained = now
+		return
+	}
+	l.since++
+	switch {
 	case l.faulty:
 	case !l.drained.IsZero() && now.Sub(l.drained) < beside:
 		l.drain = append(l.drain, now.Sub(taken))

@@ -1,0 +1,105 @@
+//go:build peers
+
+package e2e
+
+import (
+	"bufio"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	mqtt "github.com/eclipse/paho.mqtt.golang"
+)
+
+// mosquitto runs the broker until the test ends and returns where it listens.
+// Mosquitto must be installed.
+func mosquitto(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the broker cannot be told to choose a port itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil {
+		t.Fatal(err)
+	}
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "mosquitto.conf")
+	config := fmt.Sprintf("user %s\nlistener %d 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"+
+		"set_tcp_nodelay true\nlog_dest stderr\nlog_type all\n", me.Username, port)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("mosquitto", "-c", file)
+	out, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	running, read := make(chan string, 2), make(chan struct{})
+	go func() {
+		defer close(read)
+		var log strings.Builder
+		up := false
+		for s := bufio.NewScanner(out); s.Scan(); {
+			if !up {
+				log.WriteString(s.Text() + "\n")
+			}
+			if !up && strings.Contains(s.Text(), "running") {
+				up = true
+				running <- ""
+			}
+		}
+		running <- log.String()
+	}()
+	t.Cleanup(func() {
+		_ = cmd.Process.Kill()
+		<-read
+		_ = cmd.Wait() // reports the kill
+	})
+	select {
+	case log := <-running:
+		if log != "" {
+			t.Fatalf("mosquitto ended:\n%s", log)
+		}
+	case <-time.After(10 * time.Second):
+		t.Fatal("mosquitto does not come up")
+	}
+	return address
+}
+
+// subscribe has every message below plant/ handed to received, in the order of
+// the broker, until the test ends. It goes to the broker directly.
+func subscribe(t *testing.T, address string, received func(topic string, payload []byte)) {
+	t.Helper()
+	lost := make(chan error, 1)
+	o := mqtt.NewClientOptions().AddBroker("tcp://" + address).SetClientID("oracle").SetAutoReconnect(false).
+		SetConnectionLostHandler(func(_ mqtt.Client, err error) { lost <- err })
+	o.SetDefaultPublishHandler(func(_ mqtt.Client, m mqtt.Message) { received(m.Topic(), m.Payload()) })
+	client := mqtt.NewClient(o)
+	for _, step := range []func() mqtt.Token{client.Connect, func() mqtt.Token { return client.Subscribe("plant/#", 1, nil) }} {
+		if token := step(); !token.WaitTimeout(10*time.Second) || token.Error() != nil {
+			t.Fatal("subscribe:", token.Error())
+		}
+	}
+	t.Cleanup(func() {
+		client.Disconnect(0)
+		select {
+		case err := <-lost:
+			t.Error("the subscriber lost its connection:", err)
+		default:
+		}
+	})
+}
