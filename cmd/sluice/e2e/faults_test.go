@@ -14,6 +14,7 @@ import (
 // second, and Mosquitto behind a proxy, through every fault of the link and
 // through kills. The faults run side by side.
 func TestAgainstMosquitto(t *testing.T) {
+	t.Parallel()
 	program := build(t)
 	faults := map[string]func(*testing.T, string){
 		"flapping":           flapping,
