@@ -1,15 +1,14 @@
 package main
 
 import (
-	"fmt"
-
 	"sluice/mapping"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
 )
 
-// bus describes the line of m for the link and the planner.
-func (s *site) bus(m *mapping.Bus) (bus, error) {
+// bus describes the line of m for the link and the planner, and says what is
+// wrong with it.
+func (s *site) bus(m *mapping.Bus) (bus, []link.FieldError) {
 	c := link.Config{Baud: m.Baud, Pause: m.Pause, TurnAround: m.Turnaround, ConnectDelay: m.ConnectDelay,
 		CloseWhenIdle: m.IdleClose, Units: map[uint8]link.Unit{}}
 	switch m.Kind {
@@ -35,12 +34,7 @@ func (s *site) bus(m *mapping.Bus) (bus, error) {
 		c.ConnectDelay = max(c.ConnectDelay, s.model.Devices[i].Quirks.ConnectDelay)
 	}
 	c.SetDefaults()
-	for _, problem := range c.Validate() {
-		if !problem.Warning {
-			return bus{}, fmt.Errorf("bus %s: %w", m.Name, problem)
-		}
-	}
-	return bus{name: m.Name, link: c, line: modbus.LineOf(&c)}, nil
+	return bus{name: m.Name, link: c, line: modbus.LineOf(&c)}, c.Validate()
 }
 
 // device describes a device of the model for the bus.

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"time"
@@ -20,19 +21,25 @@ func (a *app) checkCommand() *cobra.Command {
 		Long: "Check a site file: every problem at once, the points it expands to, the reads it takes, the load of\n" +
 			"each bus, the messages and the room in the log. It opens no port, and refuses exactly what run refuses. The\n" +
 			"exit code is 3 for a file that is refused, and 8 if errors disable some devices and the others run.",
-		Args: cobra.MaximumNArgs(1),
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 1 {
+				return errors.New("one site file at a time")
+			}
+			return nil
+		},
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return []string{"yaml", "yml"}, cobra.ShellCompDirectiveFilterFileExt
 		},
 	}
+	path := c.Flags().StringP("config", "c", defaultSite, "site file, if not given as argument")
+	_ = c.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
 	strict := c.Flags().Bool("strict", false, "warnings and disabled devices fail too")
 	brief := c.Flags().Bool("brief", false, "do not list the points")
 	c.RunE = a.wrap(func(_ context.Context, args []string) (result, error) {
-		path := defaultSite
 		if len(args) > 0 {
-			path = args[0]
+			*path = args[0]
 		}
-		return check(path, *strict, *brief)
+		return check(*path, *strict, *brief)
 	})
 	return c
 }
@@ -124,7 +131,8 @@ type bufferForecast struct {
 	Max      int64         `json:"max_bytes"`
 	Samples  float64       `json:"samples_per_second"` // at most
 	PerDay   float64       `json:"bytes_per_day"`      // about
-	TimeLeft time.Duration `json:"time_left_ns"`       // of an outage until the log is full
+	MaxAge   time.Duration `json:"max_age_ns,omitempty"`
+	TimeLeft time.Duration `json:"time_left_ns"` // of an outage until the first record is let go or refused
 }
 
 // Bytes that are reckoned with before anything is measured.
@@ -170,11 +178,14 @@ func (s *site) forecast() *forecast {
 		u.PerDay = bytes * 86400
 		f.Upstreams = append(f.Upstreams, u)
 	}
-	f.Buffer = bufferForecast{Dir: s.Buffer.Dir, Level: s.Buffer.Level, Max: int64(s.Buffer.Effective().Max), Samples: samples,
+	f.Buffer = bufferForecast{MaxAge: s.Buffer.MaxAge, Dir: s.Buffer.Dir, Level: s.Buffer.Level, Max: int64(s.Buffer.Effective().Max), Samples: samples,
 		PerDay: samples * spoolBytesPerSample * 86400}
 	if f.Buffer.PerDay > 0 {
 		days := min(float64(f.Buffer.Max)/f.Buffer.PerDay, 36500)
 		f.Buffer.TimeLeft = time.Duration(days * 24 * float64(time.Hour))
+		if age := s.Buffer.MaxAge; age > 0 {
+			f.Buffer.TimeLeft = min(f.Buffer.TimeLeft, age)
+		}
 	}
 	return f
 }

@@ -49,7 +49,7 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 	for i := range f.Points {
 		devices[f.Points[i].Device] = true
 	}
-	fmt.Fprintf(b, "site %s: %d points of %d devices\n", f.Site, len(f.Points), len(devices))
+	fmt.Fprintf(b, "site %s: %s of %s\n", f.Site, count(len(f.Points), "point"), count(len(devices), "device"))
 	if !brief {
 		f.printPoints(b)
 	}
@@ -75,7 +75,7 @@ func (f *forecast) printPoints(b *bytes.Buffer) {
 }
 
 func (f *busForecast) print(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\nbus %s at %s, %s: load %.0f %%, %v for every point once\n", f.Name, f.Target, f.Line, 100*f.Load, f.Cycle.Round(time.Millisecond))
+	fmt.Fprintf(b, "\nbus %s at %s, %s: busy %s of the time, %v to read every point once\n", f.Name, f.Target, f.Line, percent(f.Load), f.Cycle.Round(time.Millisecond))
 	for _, sentence := range f.Overload {
 		fmt.Fprintf(b, "  overload: %s\n", sentence)
 	}
@@ -95,12 +95,32 @@ func (f *bufferForecast) print(b *bytes.Buffer) {
 	if f.Level == spool.Memory {
 		place = "in memory"
 	}
-	fmt.Fprintf(b, "\nlog %s, level %s, at most %s: ", place, f.Level, size(float64(f.Max)))
+	fmt.Fprintf(b, "\nlog %s, level %s, at most %s", place, f.Level, size(float64(f.Max)))
+	if f.MaxAge > 0 {
+		fmt.Fprintf(b, " and %s", span(f.MaxAge))
+	}
+	b.WriteString(": ")
 	if f.PerDay == 0 {
 		b.WriteString("nothing to record\n")
 		return
 	}
 	fmt.Fprintf(b, "at most %s samples/s, about %s/day, an outage of %s fits\n", digits(f.Samples), size(f.PerDay), span(f.TimeLeft))
+}
+
+// count writes a number of things: 1 point, 2 points.
+func count(n int, thing string) string {
+	if n != 1 {
+		thing += "s"
+	}
+	return strconv.Itoa(n) + " " + thing
+}
+
+// percent writes a share of time as people read it, and never 0 for a little.
+func percent(share float64) string {
+	if share > 0 && share < 0.01 {
+		return "less than 1 %"
+	}
+	return fmt.Sprintf("%.0f %%", 100*share)
 }
 
 // size writes a number of bytes as people read it: 310 MB.
@@ -128,6 +148,8 @@ func span(d time.Duration) string {
 	switch {
 	case hours >= 36500*24:
 		return "more than 100 years"
+	case hours >= 2*365*24:
+		return fmt.Sprintf("%d years", hours/(365*24))
 	case hours >= 24:
 		return fmt.Sprintf("%d d %d h", hours/24, hours%24)
 	case hours > 0:

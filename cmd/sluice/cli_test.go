@@ -188,7 +188,7 @@ func TestCheckShowsWhatRunWillDo(t *testing.T) {
 	if code != exitPartial {
 		t.Errorf("exit code %d, want %d", code, exitPartial)
 	}
-	for _, part := range []string{"flaot32", "2 points of 1 devices", "holding 0..10", "TCP", "plant/meter/ten",
+	for _, part := range []string{"flaot32", "2 points of 1 device", "holding 0..10", "TCP", "plant/meter/ten",
 		"upstream cloud at 127.0.0.1:1", "an outage of", "20 samples/s"} {
 		if !strings.Contains(out, part) {
 			t.Errorf("%q is not in\n%s", part, out)

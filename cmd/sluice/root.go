@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 )
@@ -44,13 +46,28 @@ func (a *app) root() *cobra.Command {
 		Long:          "Sluice polls Modbus devices, keeps their values on disk, and publishes them by MQTT.\n\n" + exitHelp,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Args:          knownCommand,
 		RunE:          func(*cobra.Command, []string) error { return errors.New("a command is missing") },
+		Version:       thisBuild().Version,
+
+		SuggestionsMinimumDistance: 2,
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as one JSON object {ok, code, data, problems}")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress on stderr")
 	root.AddCommand(a.runCommand(), a.checkCommand(), a.simulateCommand(), a.demoCommand(), a.versionCommand())
 	return root
+}
+
+// knownCommand refuses a word that is no command, and names those near it.
+func knownCommand(root *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	text := fmt.Sprintf("unknown command %q", args[0])
+	if near := root.SuggestionsFor(args[0]); len(near) > 0 {
+		text += "; did you mean " + strings.Join(near, " or ") + "?"
+	}
+	return errors.New(text)
 }
 
 // result is what a command found.

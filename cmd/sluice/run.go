@@ -27,7 +27,12 @@ func (a *app) runCommand() *cobra.Command {
 		Short: "Run the gateway",
 		Long: "Run the gateway until SIGTERM or SIGINT. SIGHUP reads the site file again; one that cannot run\n" +
 			"is refused, and the old one goes on.\n\n" + exitHelp,
-		Args: cobra.NoArgs,
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fmt.Errorf("run takes no argument; the site file is named sluice run -c %s", args[0])
+			}
+			return nil
+		},
 		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) { return result{}, run(ctx, path, level, a.errs) }),
 	}
 	c.Flags().StringVarP(&path, "config", "c", path, "site file")

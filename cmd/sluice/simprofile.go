@@ -67,8 +67,13 @@ func profileSite(profile string) (*mapping.Site, error) {
 	model, more := mapping.Build(&cfg, doc)
 	problems = configs.Sort(append(problems, more...))
 	if configs.Errors(problems) > 0 {
-		return nil, &failure{code: exitConfig, err: fmt.Errorf("profile %s: %s", profile, problems[0].Message),
-			fix: problems[0].Fix, problems: problems}
+		f := &failure{code: exitConfig, err: fmt.Errorf("profile %s: %s", profile, problems[0].Message), fix: problems[0].Fix}
+		if problems[0].File != doc.File { // in the profile itself, not in the file made up here
+			f.problems = problems
+		} else {
+			f.err = errors.New(problems[0].Message)
+		}
+		return nil, f
 	}
 	return model, nil
 }

@@ -108,8 +108,8 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 		return nil, nil, fail(exitPermission, err, "let the user of the gateway read the file")
 	case err != nil:
 		problems := []configs.Problem{{File: path, Code: configs.CodeUnreadable, Message: err.Error(),
-			Fix: "name the site file: sluice run -c site.yaml"}}
-		return nil, problems, &failure{code: exitConfig, err: err, fix: problems[0].Fix, problems: problems}
+			Fix: "name the site file: sluice run -c site.yaml, sluice check site.yaml"}}
+		return nil, problems, &failure{code: exitConfig, err: errors.New("there is no site file to read"), problems: problems}
 	}
 	s := &site{path: path, dir: filepath.Dir(path)}
 	doc, problems := configs.Decode(path, data, &s.siteFile)
@@ -125,6 +125,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	s.model = model
 	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)
+	problems = append(problems, s.fileProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {
 		return s.refuse(problems)
@@ -166,15 +167,30 @@ func (s *site) upstreamProblems(doc *configs.Document) []configs.Problem {
 	return problems
 }
 
+// fileProblems judges the files of the upstreams that begin at the site file.
+func (s *site) fileProblems(doc *configs.Document) []configs.Problem {
+	var problems []configs.Problem
+	for i := range s.Upstreams {
+		for _, e := range s.Upstreams[i].ValidateFiles(s.dir) {
+			pos := doc.Position(configs.Index("upstreams", i) + "." + e.Field)
+			problems = append(problems, doc.Problem(pos, configs.Problem{Code: configs.CodeSetting,
+				Message: e.Message, Fix: e.Fix, Warning: e.Warning}))
+		}
+	}
+	return problems
+}
+
 // build makes the buses of the model. What cannot be polled disables its
 // device, or all devices of its bus.
 func (s *site) build(doc *configs.Document) []configs.Problem {
 	var problems []configs.Problem
 	for i := range s.model.Buses {
-		b, err := s.bus(&s.model.Buses[i])
-		if err != nil {
-			pos := doc.KeyPosition(configs.Join("buses", s.model.Buses[i].Name))
-			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeBus, Message: err.Error()}))
+		b, wrong := s.bus(&s.model.Buses[i])
+		for _, e := range wrong {
+			problems = append(problems, doc.Problem(s.busPosition(doc, i, e.Field), configs.Problem{Code: codeBus,
+				Message: fmt.Sprintf("bus %s: %s", b.name, e.Message), Fix: e.Fix, Warning: e.Warning}))
+		}
+		if slices.ContainsFunc(wrong, func(e link.FieldError) bool { return !e.Warning }) {
 			continue
 		}
 		for _, d := range s.model.Buses[i].Devices {
@@ -191,14 +207,31 @@ func (s *site) build(doc *configs.Document) []configs.Problem {
 			}
 			b.devices = append(b.devices, device)
 		}
+		var err error
 		if b.forecast, err = modbus.Plan(b.line, b.devices); err != nil {
-			pos := doc.KeyPosition(configs.Join("buses", b.name))
-			problems = append(problems, doc.Problem(pos, configs.Problem{Code: codeBus, Message: err.Error()}))
+			problems = append(problems, doc.Problem(s.busPosition(doc, i, ""), configs.Problem{Code: codeBus,
+				Message: fmt.Sprintf("bus %s: %v", b.name, err)}))
 			continue
 		}
 		s.buses = append(s.buses, b)
 	}
 	return problems
+}
+
+// busPosition returns where a setting of a bus stands in the file: under
+// buses, or for a bus that only devices name, at the first of them.
+func (s *site) busPosition(doc *configs.Document, bus int, field string) configs.Position {
+	b := &s.model.Buses[bus]
+	path := configs.Join("buses", b.Name)
+	switch {
+	case doc.Has(path) && field == "":
+		return doc.KeyPosition(path)
+	case doc.Has(path):
+		return doc.Position(path + "." + field)
+	case len(b.Devices) == 0:
+		return doc.Position("devices")
+	}
+	return doc.Position(s.devicePath(s.model.Devices[b.Devices[0]].Name) + ".on")
 }
 
 func (s *site) disable(device int, err error) {

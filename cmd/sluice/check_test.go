@@ -1,0 +1,68 @@
+package main
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestProblemsOfAWholeSiteStandWhereTheyAre: problems that only the program as
+// a whole sees, with their place in the file.
+func TestProblemsOfAWholeSiteStandWhereTheyAre(t *testing.T) {
+	for name, test := range map[string]struct {
+		text, want string
+		refused    bool
+	}{
+		"a bus that only a device names": {`site: s
+devices:
+  - { name: d, on: 10.0.0.1, points: { a: coil 1 }, quirks: { connect_delay: 59m } }
+`, "site.yaml:3:20: error: bus 10.0.0.1", true},
+		"a bus under buses": {`site: s
+buses:
+  line: { tcp: 10.0.0.1, connect_delay: 59m }
+devices: [{ name: d, points: { a: coil 1 } }]
+`, "site.yaml:3:41: error: bus line", true},
+		"a file beside the site file": {`site: s
+devices: [{ name: d, on: h, points: { a: coil 1 } }]
+upstreams:
+  - { name: cloud, host: h, tls: { ca: ca.pem } }
+`, "site.yaml:4:40: warning: cannot find ", false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(t.TempDir(), "site.yaml")
+			write(t, path, test.text)
+			out, errs, code := sluice(t.Context(), "check", "-c", path)
+			if !strings.Contains(out, test.want) || (code == exitConfig) != test.refused {
+				t.Errorf("exit code %d, want %q in\n%s%s", code, test.want, out, errs)
+			}
+		})
+	}
+}
+
+// TestAnOutageLastsNoLongerThanMaxAge: records are let go by age before the
+// log is full.
+func TestAnOutageLastsNoLongerThanMaxAge(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, "site: s\ndevices: [{ name: d, on: h, points: { a: coil 1 } }]\nbuffer: { max_age: 3h }\n")
+	out, _, _ := sluice(t.Context(), "check", path)
+	if !strings.Contains(out, "an outage of 3 h 0 min fits") || !strings.Contains(out, "busy less than 1 %") {
+		t.Errorf("got\n%s", out)
+	}
+}
+
+// TestMistypedCommandLines: what is wrong, and what to write.
+func TestMistypedCommandLines(t *testing.T) {
+	for want, args := range map[string][]string{
+		"did you mean check?":            {"chekc"},
+		"sluice run -c new.yaml":         {"run", "new.yaml"},
+		"one site file":                  {"check", "a", "b"},
+		`did you mean "eastron-sdm630"?`: {"simulate", "eastron-sdm63"},
+	} {
+		if _, errs, _ := sluice(t.Context(), args...); !strings.Contains(errs, want) || strings.Contains(errs, "|") {
+			t.Errorf("%v: %q is not in\n%s", args, want, errs)
+		}
+	}
+	if out, _, code := sluice(t.Context(), "--version"); code != exitOK || !strings.HasPrefix(out, "sluice version ") {
+		t.Errorf("--version: exit code %d, %q", code, out)
+	}
+}
