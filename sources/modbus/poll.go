@@ -230,7 +230,9 @@ func (b *Bus) fail(j *job, i int, reason sources.Reason) {
 	s.Value, s.Quality, s.Reason, s.Stamp = sources.Value{}, sources.Bad, reason, sources.Stamp{}
 }
 
-// decode turns the reply to s into samples.
+// decode turns the reply to s into samples. A point that was refused when s was
+// laid out, and is not any more, may reach beyond it: it waits for a read of
+// its own.
 func (b *Bus) decode(j *job, s span, data []byte) {
 	stamp := b.cfg.Clock.Now()
 	for i := s.first; i < s.last; i++ {
@@ -238,7 +240,10 @@ func (b *Bus) decode(j *job, s span, data []byte) {
 			continue
 		}
 		pt, out := &j.points[i], &j.samples[i]
-		at := int(pt.Address - s.addr)
+		at := int(pt.Address) - int(s.addr)
+		if at < 0 || at+pt.Registers() > int(s.quantity) {
+			continue
+		}
 		own := b.bit[:]
 		if pt.Table.IsBit() {
 			own[0] = register.Bit(data, at)
