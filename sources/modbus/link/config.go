@@ -56,6 +56,9 @@ type Config struct {
 	// adapter.
 	RS485 *RS485 `yaml:"rs485"`
 	Echo  Echo   `yaml:"echo"`
+	// LowLatency asks the driver of Serial to hand on characters at once,
+	// where it can; nil means true.
+	LowLatency *bool `yaml:"low_latency"`
 
 	// Timeout is how long a unit may take from the end of the request to the
 	// beginning of its reply, where the call names no other. The time of the
@@ -116,6 +119,10 @@ func (c *Config) SetDefaults() {
 	setDefault(&c.ConnectTimeout, DefaultConnectTimeout)
 	setDefault(&c.MaxBackoff, DefaultMaxBackoff)
 	setDefault(&c.TurnAround, DefaultTurnAround)
+	if c.LowLatency == nil {
+		lowLatency := true
+		c.LowLatency = &lowLatency
+	}
 }
 
 func setDefault[T comparable](field *T, value T) {

@@ -71,6 +71,9 @@ func newSerialPort(file *os.File, c *Config) (*serialPort, error) {
 				return fmt.Errorf("set RS-485 direction control of %s, which its driver may not have: %w", c.Serial, err)
 			}
 		}
+		if !p.pty && c.LowLatency != nil && *c.LowLatency {
+			_ = setLowLatency(fd) // many drivers do not offer it, and work without
+		}
 		return unix.IoctlSetInt(fd, unix.TCFLSH, unix.TCIOFLUSH)
 	})
 	if err != nil {
