@@ -266,17 +266,7 @@ func BenchmarkLineUse(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer func() { _ = l.Close() }()
-			if _, err := l.Read(b.Context(), 1, 3, 0, 125, 0); err != nil {
-				b.Fatal(err)
-			}
-			for b.Loop() {
-				if _, err := l.Read(b.Context(), 1, 3, 0, 125, 0); err != nil {
-					b.Fatal(err)
-				}
-			}
-			least := 263*l.Line().CharTime + deviceTime
-			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(least), "x/wire+device")
-			b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(b.N)/1000, "ms/transaction")
+			measureLineUse(b, l)
 		})
 	}
 }
