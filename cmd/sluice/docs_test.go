@@ -1,0 +1,64 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"sluice/configs"
+)
+
+// TestEveryKeyIsDocumented: docs/site-file.md names every key of the sections
+// that are not the points list, and its example loads.
+func TestEveryKeyIsDocumented(t *testing.T) {
+	data, err := os.ReadFile("../../docs/site-file.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := string(data)
+	sections := reflect.TypeFor[siteFile]()
+	for i := range sections.NumField() {
+		if name := sections.Field(i).Tag.Get("yaml"); name != ",inline" {
+			_, text, own := strings.Cut(page, "\n## "+name+"\n")
+			if own {
+				text, _, _ = strings.Cut(text, "\n## ")
+			} else {
+				text = page // several small sections in one table
+			}
+			missingKeys(t, sections.Field(i).Type, name, text, own)
+		}
+	}
+	_, example, _ := strings.Cut(page, "```yaml\n")
+	example, _, _ = strings.Cut(example, "```")
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, example)
+	if _, problems, err := loadSite(path); err != nil || configs.Errors(problems) > 0 {
+		t.Errorf("the example: %v\n%v", err, problems)
+	}
+}
+
+// missingKeys reports the keys of a section that text does not name: with the
+// section before them, unless the text is the section's own.
+func missingKeys(t *testing.T, section reflect.Type, name, text string, own bool) {
+	for section.Kind() == reflect.Slice || section.Kind() == reflect.Pointer {
+		section = section.Elem()
+	}
+	for i := range section.NumField() {
+		key, _, _ := strings.Cut(section.Field(i).Tag.Get("yaml"), ",")
+		if key == "" || key == "-" {
+			continue
+		}
+		want := "`" + key + "`"
+		if !own {
+			want = "`" + name + "." + key + "`"
+		}
+		if !strings.Contains(text, want) {
+			t.Errorf("%s.%s is not in docs/site-file.md", name, key)
+		}
+		if inner := section.Field(i).Type; inner.Kind() == reflect.Struct || inner.Kind() == reflect.Pointer {
+			missingKeys(t, inner, name+"."+key, text, own)
+		}
+	}
+}
