@@ -103,6 +103,7 @@ func (d *decoder) reportNode(path string, n *yaml.Node, code, message, fix strin
 var (
 	durationType = reflect.TypeFor[time.Duration]()
 	sizeType     = reflect.TypeFor[Size]()
+	pathType     = reflect.TypeFor[Path]()
 )
 
 // value reads n into v, which is settable.

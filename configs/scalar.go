@@ -17,6 +17,8 @@ func wanted(v reflect.Value) string {
 		return "a duration such as 500ms or 10s"
 	case sizeType:
 		return "a size such as 64MiB"
+	case pathType:
+		return "the path of a file"
 	}
 	switch v.Kind() {
 	case reflect.Struct, reflect.Map:
@@ -52,6 +54,8 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 		if s, failure = ReadSize(n.Value); failure == nil {
 			v.SetInt(int64(s))
 		}
+	case v.Type() == pathType:
+		v.SetString(string(besideFile(d.doc.File, n.Value)))
 	case kind == reflect.String:
 		v.SetString(n.Value)
 	case kind == reflect.Bool:

@@ -16,6 +16,7 @@ import (
 	"github.com/gorilla/websocket"
 	"golang.org/x/crypto/bcrypt"
 
+	"sluice/configs"
 	"sluice/mapping"
 )
 
@@ -214,11 +215,11 @@ func TestAnonymousOnlyFromThisMachine(t *testing.T) {
 func TestValidate(t *testing.T) {
 	users := usersPath(t, testUsers)
 	open := usersPath(t, testUsers)
-	if err := os.Chmod(open, 0o644); err != nil {
+	if err := os.Chmod(string(open), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	noHash := filepath.Join(t.TempDir(), "users.yaml")
-	if err := os.WriteFile(noHash, []byte("users: [{name: a, password: secret}]"), 0o600); err != nil {
+	noHash := configs.Path(filepath.Join(t.TempDir(), "users.yaml"))
+	if err := os.WriteFile(string(noHash), []byte("users: [{name: a, password: secret}]"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct {

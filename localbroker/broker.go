@@ -135,7 +135,7 @@ func (b *Broker) setListeners() error {
 			readLimit: int64(b.cfg.Limits.PacketSize) + 1024, state: ListenerStats{Address: text},
 		}
 		if a.tls {
-			pair, err := tls.LoadX509KeyPair(b.cfg.Cert, b.cfg.Key)
+			pair, err := b.cfg.certificate()
 			if err != nil {
 				return fmt.Errorf("broker: server certificate: %w", err)
 			}

@@ -22,10 +22,10 @@ type Config struct {
 	InsecureLAN bool `yaml:"insecure_lan"`
 	// Cert and Key are PEM files of the server certificate for tls:// and
 	// wss://.
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	Cert configs.Path `yaml:"cert"`
+	Key  configs.Path `yaml:"key"`
 	// Users is the file with names, bcrypt hashes and rights, mode 0600.
-	Users string `yaml:"users"`
+	Users configs.Path `yaml:"users"`
 	// Anonymous lets clients on loopback listeners in without a name. They
 	// read the points and the LAN messages and publish under Publish.
 	Anonymous bool `yaml:"anonymous"`
@@ -121,6 +121,11 @@ func (c *Config) Validate() []configs.FieldError {
 	return problems
 }
 
+// certificate reads the server certificate.
+func (c *Config) certificate() (tls.Certificate, error) {
+	return tls.LoadX509KeyPair(string(c.Cert), string(c.Key))
+}
+
 // addProblem is what the parts of Validate report with.
 type addProblem func(field, fix, format string, args ...any)
 
@@ -133,7 +138,7 @@ func (c *Config) validateListen(field, text string, add addProblem) {
 		return
 	}
 	if a.tls {
-		if _, err := tls.LoadX509KeyPair(c.Cert, c.Key); err != nil {
+		if _, err := c.certificate(); err != nil {
 			add(field, "name the PEM files of the server certificate as cert and key", "%s needs a server certificate: %v", text, err)
 		}
 	}

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"sluice/configs"
 )
 
 // TestMutatedPackets sends good packets with a few bytes changed through the
@@ -101,7 +103,7 @@ func certificate(t *testing.T) (cert, key string, pool *x509.CertPool) {
 func TestTLS(t *testing.T) {
 	cert, key, pool := certificate(t)
 	cfg := testConfig()
-	cfg.Cert, cfg.Key = cert, key
+	cfg.Cert, cfg.Key = configs.Path(cert), configs.Path(key)
 	cfg.Listen = []string{"tls://127.0.0.1:0"}
 	b := start(t, cfg, Options{})
 	conn, err := tls.Dial("tcp", b.address, &tls.Config{RootCAs: pool})

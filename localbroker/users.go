@@ -9,6 +9,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"golang.org/x/crypto/bcrypt"
+
+	"sluice/configs"
 )
 
 // maxUsersFile bounds the users file, in bytes.
@@ -35,8 +37,8 @@ type usersFile struct {
 
 // loadUsers reads the users file. Errors say what is wrong with the file and,
 // for an entry, whose it is; never a hash.
-func loadUsers(path string) (map[string]*user, error) {
-	data, err := readPrivate(path)
+func loadUsers(path configs.Path) (map[string]*user, error) {
+	data, err := readPrivate(string(path))
 	if err != nil {
 		return nil, err
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"sluice/configs"
 	"sluice/mapping"
 	"sluice/sources"
 )
@@ -297,7 +298,7 @@ func (w *wire) ping() {
 }
 
 // usersPath writes a users file with cheap hashes.
-func usersPath(t testing.TB, entries string) string {
+func usersPath(t testing.TB, entries string) configs.Path {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte("secret"), bcrypt.MinCost)
 	if err != nil {
@@ -307,7 +308,7 @@ func usersPath(t testing.TB, entries string) string {
 	if err := os.WriteFile(path, []byte(fmt.Sprintf(entries, hash)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	return path
+	return configs.Path(path)
 }
 
 // points returns points with the given names of one device.

@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"sluice/configs"
 )
 
 // authority issues certificates into a folder.
@@ -86,4 +88,18 @@ func (a *authority) write(name, kind string, der []byte) {
 	if err := os.WriteFile(filepath.Join(a.dir, name), data, 0o600); err != nil {
 		a.t.Fatal(err)
 	}
+}
+
+// beside lets the files of t begin at dir, as decoding a site file there does.
+func beside(dir string, t *TLS) *TLS {
+	if t == nil {
+		return nil
+	}
+	moved := *t
+	for _, path := range []*configs.Path{&moved.CA, &moved.Cert, &moved.Key} {
+		if *path != "" {
+			*path = configs.Path(filepath.Join(dir, string(*path)))
+		}
+	}
+	return &moved
 }

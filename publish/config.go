@@ -30,8 +30,8 @@ type Config struct {
 	User string `yaml:"user"`
 	// PasswordFile holds the password in its first line, mode 0600. It is read
 	// at every connect. PasswordEnv names an environment variable instead.
-	PasswordFile string `yaml:"password_file"`
-	PasswordEnv  string `yaml:"password_env"`
+	PasswordFile configs.Path `yaml:"password_file"`
+	PasswordEnv  string       `yaml:"password_env"`
 	// PasswordHash is empty, or md5: the broker wants the lower-case hex MD5 of
 	// the password. It protects nothing; it is for compatibility.
 	PasswordHash string `yaml:"password_hash"`
@@ -88,10 +88,10 @@ type Config struct {
 // read at every connect, so renewed ones are used without a restart.
 type TLS struct {
 	// CA is a PEM file; empty means the certificates the system trusts.
-	CA string `yaml:"ca"`
+	CA configs.Path `yaml:"ca"`
 	// Cert and Key are PEM files of a client certificate, both or none.
-	Cert string `yaml:"cert"`
-	Key  string `yaml:"key"`
+	Cert configs.Path `yaml:"cert"`
+	Key  configs.Path `yaml:"key"`
 	// ServerName replaces the host name for verification and SNI.
 	ServerName string `yaml:"server_name"`
 	// ALPN are the application protocols to offer, such as x-amzn-mqtt-ca.

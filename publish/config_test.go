@@ -40,11 +40,11 @@ func TestValidate(t *testing.T) {
 		"tls without a TLS server": {func(c *Config) { c.Servers, c.TLS = []string{"mqtt://h"}, &TLS{} }, "tls", "mqtts"},
 		"cert without key":         {func(c *Config) { c.TLS = &TLS{Cert: "c.pem"} }, "tls", "belong together"},
 		"plain password":           {func(c *Config) { c.User, c.Password = "u", "hunter2" }, "password", "password_file"},
-		"password without TLS":     {func(c *Config) { c.User, c.PasswordFile = "u", private; c.Servers = []string{"mqtt://h"} }, "user", "unencrypted"},
-		"password others can read": {func(c *Config) { c.User, c.PasswordFile = "u", open }, "password_file", "chmod 0600"},
-		"private password":         {func(c *Config) { c.User, c.PasswordFile = "u", private }, "", ""},
-		"password without user":    {func(c *Config) { c.PasswordFile = private }, "user", "user name"},
-		"two passwords":            {func(c *Config) { c.User, c.PasswordFile, c.PasswordEnv = "u", private, "X" }, "password_env", "keep one"},
+		"password without TLS":     {func(c *Config) { c.User, c.PasswordFile = "u", configs.Path(private); c.Servers = []string{"mqtt://h"} }, "user", "unencrypted"},
+		"password others can read": {func(c *Config) { c.User, c.PasswordFile = "u", configs.Path(open) }, "password_file", "chmod 0600"},
+		"private password":         {func(c *Config) { c.User, c.PasswordFile = "u", configs.Path(private) }, "", ""},
+		"password without user":    {func(c *Config) { c.PasswordFile = configs.Path(private) }, "user", "user name"},
+		"two passwords":            {func(c *Config) { c.User, c.PasswordFile, c.PasswordEnv = "u", configs.Path(private), "X" }, "password_env", "keep one"},
 		"unknown hash":             {func(c *Config) { c.PasswordHash = "sha1" }, "password_hash", "md5"},
 		"qos 3":                    {func(c *Config) { c.QoS = 3 }, "qos", "0 to 2"},
 		"qos 2 in stored session":  {func(c *Config) { c.QoS, c.Clean = 2, false }, "clean", "clean: true"},
@@ -184,23 +184,24 @@ func TestPassword(t *testing.T) {
 	write("bare", "hunter2", 0o400)
 	write("open", "hunter2", 0o640)
 	write("empty", "\n", 0o600)
+	path := func(name string) configs.Path { return configs.Path(filepath.Join(dir, name)) }
 	t.Setenv("SLUICE_TEST_SECRET", "hunter2")
 	tests := map[string]struct {
 		config      Config
 		want, error string
 	}{
 		"none":        {Config{}, "", ""},
-		"file":        {Config{PasswordFile: "good"}, "hunter2", ""},
-		"no newline":  {Config{PasswordFile: filepath.Join(dir, "bare")}, "hunter2", ""},
-		"readable":    {Config{PasswordFile: "open"}, "", "chmod 0600"},
-		"empty":       {Config{PasswordFile: "empty"}, "", "empty"},
-		"missing":     {Config{PasswordFile: "nothing"}, "", "no such file"},
+		"file":        {Config{PasswordFile: path("good")}, "hunter2", ""},
+		"no newline":  {Config{PasswordFile: path("bare")}, "hunter2", ""},
+		"readable":    {Config{PasswordFile: path("open")}, "", "chmod 0600"},
+		"empty":       {Config{PasswordFile: path("empty")}, "", "empty"},
+		"missing":     {Config{PasswordFile: path("nothing")}, "", "no such file"},
 		"environment": {Config{PasswordEnv: "SLUICE_TEST_SECRET"}, "hunter2", ""},
 		"unset":       {Config{PasswordEnv: "SLUICE_TEST_NOTHING"}, "", "not set"},
-		"MD5":         {Config{PasswordFile: "good", PasswordHash: "md5"}, "2ab96390c7dbe3439de74d0c9b0b1767", ""},
+		"MD5":         {Config{PasswordFile: path("good"), PasswordHash: "md5"}, "2ab96390c7dbe3439de74d0c9b0b1767", ""},
 	}
 	for name, test := range tests {
-		got, err := test.config.password(dir)
+		got, err := test.config.password()
 		if string(got) != test.want || (err != nil) != (test.error != "") || err != nil && !strings.Contains(err.Error(), test.error) {
 			t.Errorf("%s: got %q, %v", name, got, err)
 		}
@@ -225,19 +226,5 @@ func TestGlob(t *testing.T) {
 		if glob(g[0], g[1]) != (g[2] == "t") {
 			t.Errorf("glob %q %q", g[0], g[1])
 		}
-	}
-}
-
-// TestRelativeFilesBeginAtTheSiteFile: they are judged once the folder is
-// known, and only then.
-func TestRelativeFilesBeginAtTheSiteFile(t *testing.T) {
-	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "pw"), []byte("x"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	c := Config{PasswordFile: "pw", TLS: &TLS{CA: "ca.pem", Cert: filepath.Join(dir, "cert.pem")}}
-	found := c.ValidateFiles(dir)
-	if len(found) != 2 || found[0].Field != "password_file" || found[0].Warning || found[1].Field != "tls.ca" || !found[1].Warning {
-		t.Errorf("got %+v", found)
 	}
 }

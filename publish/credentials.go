@@ -8,12 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
+
+	"sluice/configs"
 )
 
 // password reads the secret that the configuration refers to, nil if it
 // refers to none. Errors name the file or variable, never its content.
-func (c *Config) password(dir string) ([]byte, error) {
+func (c *Config) password() ([]byte, error) {
 	var secret []byte
 	switch {
 	case c.PasswordEnv != "":
@@ -23,7 +24,7 @@ func (c *Config) password(dir string) ([]byte, error) {
 		}
 		secret = []byte(value)
 	case c.PasswordFile != "":
-		data, err := readSecret(inDir(dir, c.PasswordFile))
+		data, err := readSecret(c.PasswordFile)
 		if err != nil {
 			return nil, err
 		}
@@ -45,7 +46,8 @@ func (c *Config) password(dir string) ([]byte, error) {
 }
 
 // readSecret reads a small file that only its owner may read.
-func readSecret(name string) ([]byte, error) {
+func readSecret(path configs.Path) ([]byte, error) {
+	name := string(path)
 	info, err := os.Stat(name)
 	if err != nil {
 		return nil, err
@@ -66,12 +68,4 @@ func firstLine(data []byte) []byte {
 		return nil
 	}
 	return bytes.TrimSuffix(scanner.Bytes(), []byte("\r"))
-}
-
-// inDir makes a path of the site file absolute.
-func inDir(dir, name string) string {
-	if name == "" || filepath.IsAbs(name) {
-		return name
-	}
-	return filepath.Join(dir, name)
 }

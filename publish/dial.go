@@ -22,7 +22,6 @@ type DialFunc func(ctx context.Context, address string) (net.Conn, error)
 type dialer struct {
 	dial    DialFunc
 	tls     *TLS
-	dir     string // that relative paths start from
 	build   time.Time
 	timeout time.Duration // of each stage
 }
@@ -53,7 +52,7 @@ func (d *dialer) open(ctx context.Context, s server) (*transport, *Failure) {
 	var cfg *tls.Config
 	if s.tls() {
 		var err error
-		if cfg, err = d.tls.config(d.dir, s, d.build); err != nil {
+		if cfg, err = d.tls.config(s, d.build); err != nil {
 			return nil, failure(StageCredentials, s, err.Error(), err)
 		}
 	}

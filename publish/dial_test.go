@@ -128,7 +128,7 @@ func TestTLS(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := try(t, dialer{tls: test.tls, dir: dir, build: test.build}, test.address)
+			f := try(t, dialer{tls: beside(dir, test.tls), build: test.build}, test.address)
 			if test.stage == "" {
 				if f != nil {
 					t.Error(f)
@@ -146,10 +146,10 @@ func TestTLS(t *testing.T) {
 func TestCertificateFilesAreReadAtEveryConnect(t *testing.T) {
 	dir := t.TempDir()
 	ca := newAuthority(t, dir)
-	cfg := &TLS{CA: "ca.pem", Cert: "client.pem", Key: "client.key"}
+	cfg := beside(dir, &TLS{CA: "ca.pem", Cert: "client.pem", Key: "client.key"})
 	for range 2 {
 		ca.issue("client", nil)
-		got, err := cfg.config(dir, server{name: "h"}, time.Time{})
+		got, err := cfg.config(server{name: "h"}, time.Time{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +164,7 @@ func TestCertificateFilesAreReadAtEveryConnect(t *testing.T) {
 	if err := os.Chmod(filepath.Join(dir, "client.key"), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := cfg.config(dir, server{name: "h"}, time.Time{}); err == nil || !strings.Contains(err.Error(), "0600") {
+	if _, err := cfg.config(server{name: "h"}, time.Time{}); err == nil || !strings.Contains(err.Error(), "0600") {
 		t.Errorf("a key that others can read: %v", err)
 	}
 }
@@ -208,7 +208,7 @@ func TestWebSocket(t *testing.T) {
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
-			f := try(t, dialer{tls: &TLS{CA: "ca.pem"}, dir: dir}, test.address)
+			f := try(t, dialer{tls: beside(dir, &TLS{CA: "ca.pem"})}, test.address)
 			if test.stage == "" && f != nil || test.stage != "" && (f == nil || f.Stage != test.stage || !strings.Contains(f.Text, test.text)) {
 				t.Errorf("got %v, want %s %q", f, test.stage, test.text)
 			}

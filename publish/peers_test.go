@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/configs"
 	"sluice/mapping"
 	"sluice/publish/cutproxy"
 	"sluice/sources"
@@ -47,6 +48,10 @@ func (b *mosquitto) runUpstream(server string, change func(*Config)) (up *Upstre
 	if change != nil {
 		change(&cfg)
 	}
+	cfg.TLS = beside(b.dir, cfg.TLS)
+	if cfg.PasswordFile != "" {
+		cfg.PasswordFile = configs.Path(filepath.Join(b.dir, string(cfg.PasswordFile)))
+	}
 	for _, p := range cfg.Validate() {
 		if !p.Warning {
 			b.t.Fatalf("%s: %s", p.Field, p.Message)
@@ -60,7 +65,7 @@ func (b *mosquitto) runUpstream(server string, change func(*Config)) (up *Upstre
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	if up, err = New(cfg, log, session, Options{Site: "plant", MachineID: "m", Dir: b.dir}); err != nil {
+	if up, err = New(cfg, log, session, Options{Site: "plant", MachineID: "m"}); err != nil {
 		b.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -26,7 +26,7 @@ func (u *Upstream) attempt(ctx context.Context, i int, t *transport) outcome {
 		}
 		return outcome{failure: f, next: -1}
 	}
-	password, err := u.cfg.password(u.dialer.dir)
+	password, err := u.cfg.password()
 	if err != nil {
 		return failed(failure(StageCredentials, s, err.Error(), err))
 	}

@@ -15,7 +15,7 @@ import (
 
 // config reads the files and returns what to use for one connection to s.
 // A nil t means the certificates the system trusts, and no client certificate.
-func (t *TLS) config(dir string, s server, build time.Time) (*tls.Config, error) {
+func (t *TLS) config(s server, build time.Time) (*tls.Config, error) {
 	cfg := &tls.Config{MinVersion: tls.VersionTLS12, ServerName: s.name, Time: func() time.Time { return judge(time.Now(), build) }}
 	if t == nil {
 		return cfg, nil
@@ -25,22 +25,21 @@ func (t *TLS) config(dir string, s server, build time.Time) (*tls.Config, error)
 		cfg.ServerName = t.ServerName
 	}
 	if t.CA != "" {
-		name := inDir(dir, t.CA)
-		data, err := os.ReadFile(name)
+		data, err := os.ReadFile(string(t.CA))
 		if err != nil {
 			return nil, err
 		}
 		cfg.RootCAs = x509.NewCertPool()
 		if !cfg.RootCAs.AppendCertsFromPEM(data) {
-			return nil, fmt.Errorf("%s: %s", name, notPEM(data))
+			return nil, fmt.Errorf("%s: %s", t.CA, notPEM(data))
 		}
 	}
 	if t.Cert != "" {
-		key, err := readSecret(inDir(dir, t.Key))
+		key, err := readSecret(t.Key)
 		if err != nil {
 			return nil, err
 		}
-		cert, err := os.ReadFile(inDir(dir, t.Cert))
+		cert, err := os.ReadFile(string(t.Cert))
 		if err != nil {
 			return nil, err
 		}

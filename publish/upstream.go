@@ -66,7 +66,6 @@ type totals struct {
 type Options struct {
 	Site      string // for the client id
 	MachineID string // for the client id; empty asks MachineID
-	Dir       string // folder of the site file, where relative paths start
 	// Build is when the program was built; zero asks BuildTime. Certificates
 	// are never judged by a clock that is older.
 	Build  time.Time
@@ -143,7 +142,7 @@ func (u *Upstream) setOptions(o Options) error {
 	if o.Dial == nil {
 		o.Dial = tcpDial(u.limits.silence())
 	}
-	u.dialer = dialer{dial: o.Dial, tls: u.cfg.TLS, dir: o.Dir, build: o.Build, timeout: u.cfg.ConnectTimeout}
+	u.dialer = dialer{dial: o.Dial, tls: u.cfg.TLS, build: o.Build, timeout: u.cfg.ConnectTimeout}
 	return nil
 }
 

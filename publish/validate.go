@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -51,9 +50,8 @@ func (p *problems) between(field string, value, low, high int) {
 	}
 }
 
-// Validate returns every problem of c that shows without connecting. Files
-// with absolute paths are checked; relative ones are left to ValidateFiles,
-// as they begin at the folder of the site file.
+// Validate returns every problem of c that shows without connecting, those of
+// the files it names included.
 func (c *Config) Validate() []configs.FieldError {
 	var p problems
 	if c.Name == "" || strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
@@ -146,37 +144,21 @@ func (c *Config) validateCredentials(p *problems) {
 			p.add("tls", "cert and key belong together", "give both files, or none")
 		}
 	}
-	c.checkFiles(p, "")
-}
-
-// ValidateFiles returns the problems of files with relative paths, which
-// begin at dir, the folder of the site file. Validate judges absolute ones.
-func (c *Config) ValidateFiles(dir string) []configs.FieldError {
-	var p problems
-	c.checkFiles(&p, dir)
-	return p
-}
-
-// checkFiles checks the files with relative paths in dir; if dir is empty,
-// those with absolute paths.
-func (c *Config) checkFiles(p *problems, dir string) {
-	check := func(field, name string, secret bool) {
-		if name == "" || filepath.IsAbs(name) != (dir == "") {
-			return
-		}
-		checkFile(p, field, inDir(dir, name), secret)
-	}
-	check("password_file", c.PasswordFile, true)
+	checkFile(p, "password_file", c.PasswordFile, true)
 	if t := c.TLS; t != nil {
-		check("tls.ca", t.CA, false)
-		check("tls.cert", t.Cert, false)
-		check("tls.key", t.Key, true)
+		checkFile(p, "tls.ca", t.CA, false)
+		checkFile(p, "tls.cert", t.Cert, false)
+		checkFile(p, "tls.key", t.Key, true)
 	}
 }
 
 // checkFile warns about a file that is missing: it may be put there later, and
 // is read at every connect. It refuses a secret file that others can read.
-func checkFile(p *problems, field, name string, secret bool) {
+func checkFile(p *problems, field string, path configs.Path, secret bool) {
+	if path == "" {
+		return
+	}
+	name := string(path)
 	info, err := os.Stat(name)
 	switch {
 	case err != nil:

@@ -114,7 +114,7 @@ func (g *gateway) newBroker(s *site) (*broker, error) {
 func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && s.model.Name == old.site.model.Name && s.dir == old.site.dir {
+			if sameUpstream(u.cfg, cfg) && s.model.Name == old.site.model.Name {
 				return u, nil
 			}
 		}
@@ -127,7 +127,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, err
 	}
-	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Dir: s.dir, Build: g.build.Built,
+	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Build: g.build.Built,
 		Logger: g.log, Pending: func() (records, bytes uint64, oldest time.Time) {
 			p := cursor.Pending()
 			return p.Records, p.Bytes, p.Oldest

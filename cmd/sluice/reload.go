@@ -211,10 +211,10 @@ func sameWeb(a, b *site) bool { return reflect.DeepEqual(a.HTTP, b.HTTP) }
 func sameUpstream(a, b publish.Config) bool { return reflect.DeepEqual(a, b) }
 
 // filesState is equal for the same files as long as nobody wrote to them.
-func filesState(paths ...string) string {
+func filesState(paths ...configs.Path) string {
 	var text []byte
 	for _, path := range paths {
-		if info, err := os.Stat(path); path != "" && err == nil {
+		if info, err := os.Stat(string(path)); path != "" && err == nil {
 			text = fmt.Appendf(text, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
 		}
 	}

@@ -125,7 +125,6 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	s.model = model
 	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)
-	problems = append(problems, s.fileProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {
 		return s.refuse(problems)
@@ -163,19 +162,6 @@ func (s *site) upstreamProblems(doc *configs.Document) []configs.Problem {
 				Message: fmt.Sprintf("two upstreams are called %q", name), Fix: "give each its own name"}))
 		}
 		seen[name] = true
-	}
-	return problems
-}
-
-// fileProblems judges the files of the upstreams that begin at the site file.
-func (s *site) fileProblems(doc *configs.Document) []configs.Problem {
-	var problems []configs.Problem
-	for i := range s.Upstreams {
-		for _, e := range s.Upstreams[i].ValidateFiles(s.dir) {
-			pos := doc.Position(configs.Index("upstreams", i) + "." + e.Field)
-			problems = append(problems, doc.Problem(pos, configs.Problem{Code: configs.CodeSetting,
-				Message: e.Message, Fix: e.Fix, Warning: e.Warning}))
-		}
 	}
 	return problems
 }
