@@ -93,10 +93,14 @@ func TestValidate(t *testing.T) {
 }
 
 func TestConfigFromYAML(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "ca.pem"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
 	var file struct {
 		Upstreams []Config `yaml:"upstreams"`
 	}
-	_, problems := configs.Decode("site.yaml", []byte(`
+	_, problems := configs.Decode(filepath.Join(dir, "site.yaml"), []byte(`
 upstreams:
   - name: cloud
     servers: [mqtts://a.example, wss://b.example/mqtt]
