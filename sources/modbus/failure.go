@@ -61,7 +61,7 @@ func classify(err error) failure {
 	}
 	f := failure{kind: down, reason: sources.ReasonNotConnected, cause: err.Error()}
 	if gone := (*link.NotConnectedError)(nil); errors.As(err, &gone) {
-		f.retry = gone.Retry
+		f.retry, f.cause = gone.Retry, gone.Err.Error()
 	}
 	if errors.Is(err, io.EOF) {
 		f.cause = "the other end closed the connection"
