@@ -30,6 +30,9 @@ func (s *status) attention(wait time.Duration) []string {
 		say("log: %s", reason)
 	}
 	if reason, _ := brokerHealth(&s.Broker); reason != "" {
+		if strings.Contains(reason, "address already in use") {
+			reason += "; does another broker, such as Mosquitto, run here? Stop it, or set broker: { listen: [\"127.0.0.1:1884\"] }"
+		}
 		say("local broker: %s", reason)
 	}
 	for i := range s.Upstreams {
