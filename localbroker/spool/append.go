@@ -180,9 +180,9 @@ func (s *Spool) settle(target uint64, n int) error {
 		err = s.flush(s.cfg.Level.synced())
 		s.note(err)
 		s.mu.Lock()
-		if err == nil || errors.Is(err, ErrFull) {
-			s.promise(s.written) // all, or what found its place before it was full
-		}
+		// All, or what found its place before it was full, or what is durable
+		// in spite of an error: another one's fsync may have taken it along.
+		s.promise(s.written)
 		if err != nil {
 			s.withdraw(err)
 			_, err = s.outcome(target)

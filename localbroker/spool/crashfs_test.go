@@ -27,8 +27,10 @@ type crashFS struct {
 	crashed bool
 	fault   func(op, name string) error // may fail an operation
 	// onRead may fail, or hold up, a read; it says up to where it succeeds.
-	onRead   func(name string, at int64, n int) (good int, err error)
-	free     int64
+	onRead func(name string, at int64, n int) (good int, err error)
+	free   int64
+	// onSync may fail, or hold up, a fsync.
+	onSync   func(name string) error
 	noSync   bool // mutant: fsync does nothing
 	noDir    bool // mutant: fsync of folders does nothing
 	syncs    int
@@ -296,9 +298,15 @@ func (f *crashFile) Preallocate(size int64) error {
 // Sync fails as the kernel does: after an error what was waiting is forgotten
 // though programs still see it.
 func (f *crashFile) Sync() error {
+	var err error
+	if f.c.onSync != nil {
+		err = f.c.onSync(f.name)
+	}
 	f.c.mu.Lock()
 	defer f.c.mu.Unlock()
-	err := f.c.step("sync", f.name)
+	if err == nil {
+		err = f.c.step("sync", f.name)
+	}
 	if errors.Is(err, errCrashed) {
 		return err
 	}

@@ -22,8 +22,9 @@ type Cursor struct {
 	s    *Spool
 	name string
 
-	fileMu sync.Mutex // taken before Spool.mu; guards file and the order of writes
+	fileMu sync.Mutex // taken before Spool.mu; guards the following and the order of writes
 	file   *slots
+	closed bool // the file is not written any more
 
 	// Spool.mu guards the following.
 	acked    ackedSet
@@ -151,6 +152,7 @@ func (c *Cursor) closeFile() error {
 	}
 	c.fileMu.Lock()
 	defer c.fileMu.Unlock()
+	c.closed = true
 	return c.file.close()
 }
 
@@ -207,7 +209,7 @@ func (c *Cursor) Ack(first, last uint64) error {
 	c.changed, c.unsynced = true, true
 	at := s.cfg.Level.onDisk() && !s.closed
 	s.mu.Unlock()
-	if !at {
+	if !at || c.closed {
 		return nil
 	}
 	return c.write()
@@ -243,7 +245,7 @@ func (c *Cursor) commit() error {
 	durable := ackedSet{base: c.acked.base, ranges: append([]seqRange(nil), c.acked.ranges...)}
 	unsynced := c.unsynced
 	s.mu.Unlock()
-	if !unsynced {
+	if !unsynced || c.closed {
 		return nil
 	}
 	if err := c.write(); err != nil {
@@ -262,7 +264,7 @@ func (c *Cursor) commit() error {
 }
 
 // commitCursors makes acknowledgements durable where that matters: at level
-// spill only while something of the cursor is on disk. s.ioMu is held.
+// spill only while something of the cursor is on disk.
 func (s *Spool) commitCursors() {
 	s.mu.Lock()
 	var list []*Cursor

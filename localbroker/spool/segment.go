@@ -15,6 +15,7 @@ type segment struct {
 	end  int64  // offset behind the last whole frame that counts
 	// syncedEnd is the end at the last good sync.
 	syncedEnd int64
+	syncErr   error // of an fsync: what was written since the last good one is not trusted
 	size      int64 // of the file on disk
 	sealed    bool  // nothing is written any more
 	dict      *dictionary

@@ -23,7 +23,8 @@ import (
 //	             └───── Next ─────┴──────── Next ───┘
 //
 // ioMu is taken before mu. File operations happen under ioMu (or a cursor's
-// own), never under mu, so that a slow disk does not stop the readers.
+// own), never under mu, so that a slow disk does not stop the readers; the
+// regular fsync happens under syncMu alone, so that it does not stop Append.
 type Spool struct {
 	dir   string
 	cfg   Config
@@ -36,6 +37,8 @@ type Spool struct {
 
 	interner interner
 	started  time.Time
+
+	syncMu sync.Mutex // taken after ioMu: held during an fsync of activeF
 
 	ioMu      sync.Mutex // guards the following
 	activeF   file
@@ -139,20 +142,20 @@ func (s *Spool) Run(ctx context.Context) error {
 // tick is one round of the regular work. Errors are counted and logged where
 // they happen, once a change; the next round tries again.
 func (s *Spool) tick() {
-	s.ioMu.Lock()
-	defer s.ioMu.Unlock()
 	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		return
-	}
-	late := s.tickSeq
+	closed, late := s.closed, s.tickSeq
 	s.tickSeq = s.promised
 	s.mu.Unlock()
-	if s.cfg.Level != Memory {
-		s.note(s.flushLate(late))
+	if closed {
+		return
 	}
+	s.note(s.flushLate(late))
 	s.commitCursors()
+	s.ioMu.Lock()
+	defer s.ioMu.Unlock()
+	if s.isClosed() {
+		return
+	}
 	s.note(s.removeAcked())
 	s.note(s.dropAged())
 	s.note(s.saveFloor())
@@ -161,9 +164,14 @@ func (s *Spool) tick() {
 
 // flushLate writes what has to be written at a tick.
 func (s *Spool) flushLate(late uint64) error {
-	if s.cfg.Level != Spill {
-		return s.flush(true)
+	if s.cfg.Level == Memory {
+		return nil
 	}
+	if s.cfg.Level != Spill {
+		return s.syncAside()
+	}
+	s.ioMu.Lock()
+	defer s.ioMu.Unlock()
 	s.mu.Lock()
 	from, any := s.oldestUnacked()
 	any = any && from <= late
@@ -232,6 +240,7 @@ func (s *Spool) finish() error {
 	s.mu.Unlock()
 	err = errors.Join(err, s.saveState(), s.stateFile.close())
 	if s.activeF != nil {
+		s.awaitSync()
 		err = errors.Join(err, s.activeF.Close())
 		s.activeF = nil
 	}

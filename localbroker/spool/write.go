@@ -42,6 +42,9 @@ func (s *Spool) flush(sync bool) error {
 }
 
 func (s *Spool) flushOnce(sync bool) error {
+	if err := s.failedSync(); err != nil {
+		return err
+	}
 	for _, p := range s.unwritten() {
 		if err := s.writePiece(p); err != nil {
 			return err
@@ -161,32 +164,6 @@ func (s *Spool) writeDictionary(p piece) error {
 	return nil
 }
 
-func (s *Spool) syncActive() error {
-	s.mu.Lock()
-	g, last := s.active, s.written
-	s.mu.Unlock()
-	if g == nil {
-		return nil
-	}
-	if err := s.activeF.Sync(); err != nil {
-		return diskError("sync", g.name, err)
-	}
-	s.mu.Lock()
-	s.synced, g.syncedEnd = max(s.synced, last), g.end
-	s.stats.syncs++
-	s.mu.Unlock()
-	return nil
-}
-
-// syncOrAbandon forces the active segment to the disk, or gives it up.
-func (s *Spool) syncOrAbandon() error {
-	err := s.syncActive()
-	if err != nil {
-		s.abandon(err)
-	}
-	return err
-}
-
 // roll seals the active segment and makes a new one that begins with first.
 func (s *Spool) roll(first uint64, p piece) error {
 	if err := s.makeRoom(); err != nil {
@@ -283,6 +260,7 @@ func (s *Spool) abandon(cause error) {
 	if g == nil {
 		return
 	}
+	s.awaitSync()
 	s.mu.Lock()
 	end := g.header.first - 1
 	if s.synced > end {
