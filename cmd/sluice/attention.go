@@ -15,7 +15,7 @@ func (s *status) attention(wait time.Duration) []string {
 	all := []string{}
 	say := func(format string, args ...any) { all = append(all, fmt.Sprintf(format, args...)) }
 	if s.Reload != nil && !s.Reload.OK {
-		say("the changed site file was not taken, the one before it runs: %s", s.Reload.Error)
+		say("the changed site file was not taken, the one before it runs: %s", s.Reload.why())
 	}
 	for _, d := range s.Disabled {
 		say("device %s is disabled by the site file: %s", d.Device, strings.Join(d.Why, "; "))
@@ -54,6 +54,17 @@ func (s *status) attention(wait time.Duration) []string {
 		say("%s does not answer", stage)
 	}
 	return all
+}
+
+// why says what kept a site file from being taken: its first error, or what
+// went wrong with starting it.
+func (n *reloadNote) why() string {
+	for i := range n.Problems {
+		if p := &n.Problems[i]; !p.Warning && p.Device == "" {
+			return p.Error()
+		}
+	}
+	return n.Error
 }
 
 // attention tells what is wrong with a bus and its devices.

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/configs"
 	"sluice/publish"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
@@ -22,6 +23,9 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		t.Errorf("without trouble: %q", got)
 	}
 	for want, change := range map[string]func(*status){
+		"site.yaml:3:4: error: unknown key": func(s *status) {
+			s.Reload = &reloadNote{Error: "not usable", Problems: []configs.Problem{{File: "site.yaml", Line: 3, Column: 4, Message: "unknown key"}}}
+		},
 		"no such device":          func(s *status) { s.Reload = &reloadNote{Error: "no such device"} },
 		"device pump is disabled": func(s *status) { s.Disabled = []disabledDevice{{"pump", []string{"unknown key"}}} },
 		"bus line is not connected: locked by mbpoll": func(s *status) {

@@ -190,7 +190,11 @@ func (g *gateway) logProblems(problems []configs.Problem) {
 		if p.Warning {
 			logged = g.log.Warn
 		}
-		attrs := []any{"at", fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column), "code", p.Code, "problem", p.Message}
+		at := p.File
+		if p.Line > 0 {
+			at = fmt.Sprintf("%s:%d:%d", p.File, p.Line, p.Column)
+		}
+		attrs := []any{"at", at, "code", p.Code, "problem", p.Message}
 		if p.Fix != "" {
 			attrs = append(attrs, "fix", p.Fix)
 		}

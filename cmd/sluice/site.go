@@ -108,7 +108,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 		return nil, nil, fail(exitPermission, err, "let the user of the gateway read the file")
 	case err != nil:
 		problems := []configs.Problem{{File: path, Code: configs.CodeUnreadable, Message: err.Error(),
-			Fix: "name the site file: sluice run -c site.yaml, sluice check site.yaml"}}
+			Fix: "check the path; it is named as in sluice check site.yaml and sluice run -c site.yaml"}}
 		return nil, problems, &failure{code: exitConfig, err: errors.New("there is no site file to read"), problems: problems}
 	}
 	s := &site{path: path, dir: filepath.Dir(path)}
