@@ -16,8 +16,9 @@ var (
 	// nextKey ends a text without quotes in { }. A comma alone does not: it
 	// may be part of the secret, whatever YAML makes of it.
 	nextKey = regexp.MustCompile(`,\s*[\w-]+\s*:(?:\s|$)|}`)
-	// userInfo is a password in an address: mqtts://user:password@host.
-	userInfo = regexp.MustCompile(`(://[^\s/:@]*:)([^\s/]+)(@)`)
+	// userInfo is a password in an address: mqtts://user:password@host, with or
+	// without the scheme.
+	userInfo = regexp.MustCompile(`((?:://|[\s"'\[{,])[^\s/:@"'\[{,]*:)([^\s/]+)(@)`)
 )
 
 // maskSecrets returns a line of a file with the values of secret keys, and

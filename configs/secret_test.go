@@ -15,6 +15,9 @@ func TestExcerptsShowNoSecrets(t *testing.T) {
 		`{password: abc}`:                               `{password: ***}`,
 		`password_file: /etc/sluice/cloud.password`:     `password_file: /etc/sluice/cloud.password`,
 		`servers: [mqtts://joe:p@ss@host:8883]`:         `servers: [mqtts://joe:****@host:8883]`,
+		`host: "joe:secret@host"`:                       `host: "joe:******@host"`,
+		`{ host: joe:secret@host }`:                     `{ host: joe:******@host }`,
+		`description: write to me@host`:                 `description: write to me@host`,
 		`topic: "{site}/token/x"`:                       `topic: "{site}/token/x"`,
 	} {
 		if got := maskSecrets(line); got != want {
