@@ -46,6 +46,7 @@ func TestClockSetAfterAnHourWithoutNetwork(t *testing.T) {
 		t.Run(payload, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := bootIn1970(t, payload)
+				p.points = 5
 				p.far.cutAll(true)
 				p.start()
 				time.Sleep(untrustedHour)

@@ -87,7 +87,7 @@ func slowLine(t *testing.T, program string) {
 	r.during(normal)
 	for range int(lengthOf(5, 1)) {
 		r.outage(lengthOf(time.Minute, 12*time.Second))
-		r.until("the backlog delivered", 5*time.Minute, func() bool { return r.waiting() < 10*uint64(len(reading)+1) })
+		r.drained()
 	}
 	r.finish()
 }
@@ -96,7 +96,7 @@ func slowLine(t *testing.T, program string) {
 // moment: acknowledgements have reached the machine, and the process has not
 // read them.
 func killInTheDrain(t *testing.T, program string) {
-	r := newRig(t, program, ", drain: 40/s")
+	r := newRig(t, program, ", drain: 60/s")
 	r.proxy.SetRTT(200 * time.Millisecond)
 	r.connects(0)
 	r.during(normal)
@@ -104,7 +104,7 @@ func killInTheDrain(t *testing.T, program string) {
 	for range int(lengthOf(40, 3)) {
 		r.outage(3 * time.Second)
 		before := r.ledger.balance().historical
-		r.until("the drain", 20*time.Second, func() bool { return r.ledger.balance().historical > before+40 })
+		r.until("the drain", 20*time.Second, func() bool { return r.ledger.balance().historical > before+60 })
 		r.settle()
 		r.gateway.signal(syscall.SIGSTOP)
 		stopped := r.proxy.Stats().BytesDown
@@ -113,12 +113,19 @@ func killInTheDrain(t *testing.T, program string) {
 		n := r.ledger.balance().connections
 		r.restart()
 		r.connects(n)
+		r.drained()
 	}
 	r.finish()
 	t.Logf("%d kills; %d acknowledgements had arrived and were not read", r.kills, unread)
 	if unread == 0 {
 		t.Error("no kill came between an acknowledgement and its commit")
 	}
+}
+
+// drained waits until little more waits than what was just polled.
+func (r *rig) drained() {
+	r.Helper()
+	r.until("the backlog delivered", 5*time.Minute, func() bool { return r.waiting() < 10*uint64(len(reading)+1) })
 }
 
 // quiet waits until nothing is on its way through the proxy any more.
