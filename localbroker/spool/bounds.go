@@ -85,6 +85,13 @@ func (s *Spool) makeRoom() error {
 		s.note(err)
 	}
 	need, limit := int64(s.cfg.SegmentSize), int64(s.cfg.Max)
+	s.mu.Lock()
+	wait := s.used()+need > limit && s.freeable()
+	s.mu.Unlock()
+	if wait { // what everybody has only waits for the cursors
+		s.commitCursors()
+		s.note(s.removeAcked())
+	}
 	for {
 		s.mu.Lock()
 		over, droppable := s.used()+need > limit, s.droppable()

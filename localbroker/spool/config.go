@@ -67,8 +67,10 @@ type Config struct {
 	// a sixteenth of Max if that is less.
 	SegmentSize configs.Size `yaml:"segment_size"`
 	// SyncInterval is how often the disk is forced (buffered), how long a
-	// record may wait for an acknowledgement in RAM (spill), and how often
-	// cursors are forced to the disk.
+	// record may wait for an acknowledgement in RAM (spill). Each time costs
+	// flash a page or more, if there was something to write. Cursors are
+	// forced to the disk once a minute whatever it is: that much may be
+	// repeated after a power cut, nothing after a kill of the process.
 	SyncInterval time.Duration `yaml:"sync_interval"`
 	// Backup is the folder of the second copy at level sync-backup.
 	Backup string `yaml:"backup"`

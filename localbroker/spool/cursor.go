@@ -13,6 +13,10 @@ const (
 	cursorDir    = "cursors"
 	cursorSuffix = ".cursor"
 	cursorMagic  = 0x43504c53 // "SLPC"
+	// cursorSync is how long the disk may lag behind the acknowledgements. A
+	// power cut repeats at most what was acknowledged in that time. It costs
+	// flash a page or two each time, so it is not the sync_interval.
+	cursorSync = time.Minute
 )
 
 // Cursor is the durable place of one upstream in the log; it is the Log of
@@ -185,7 +189,9 @@ func (c *Cursor) rewind(liveFirst bool) {
 
 // Ack marks the records from first to last as delivered: see publish.Log. An
 // error of the disk is returned, but what was marked stays marked in this
-// process.
+// process. From level buffered on it is handed to the operating system before
+// Ack returns, so it survives the process; it survives the power cursorSync
+// later, or when Sync or Close has returned.
 func (c *Cursor) Ack(first, last uint64) error {
 	s := c.s
 	c.fileMu.Lock()
@@ -263,10 +269,35 @@ func (c *Cursor) commit() error {
 	return nil
 }
 
+// cursorsDue reports whether the cursors have to be forced to the disk: their
+// time has come, or a segment can go once they are there.
+func (s *Spool) cursorsDue() bool {
+	now := s.clock.Now().Mono
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.cursorsAt == 0 {
+		s.cursorsAt = now
+	}
+	return now-s.cursorsAt >= int64(cursorSync) || s.freeable()
+}
+
+// freeable reports whether a sealed segment only waits for cursors that are
+// not durable yet. s.mu is held.
+func (s *Spool) freeable() bool {
+	for _, g := range s.segs {
+		if g != s.active && !g.empty() && !s.durablyAcked(g.seqs()) && s.unackedBy(g.seqs()) == 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // commitCursors makes acknowledgements durable where that matters: at level
 // spill only while something of the cursor is on disk.
 func (s *Spool) commitCursors() {
+	now := s.clock.Now().Mono
 	s.mu.Lock()
+	s.cursorsAt = now
 	var list []*Cursor
 	for _, c := range s.cursors {
 		onDisk := s.cfg.Level.onDisk() || len(s.segs) > 0 || len(s.state.lost) > 0 || s.closed

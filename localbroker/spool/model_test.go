@@ -97,7 +97,7 @@ func (m *model) act(s *Spool, c *Cursor) error {
 	case n < 19:
 		return c.Rewind(m.rng.IntN(2) == 0)
 	default:
-		m.clock.pass(time.Second)
+		m.clock.pass(time.Duration(1+m.rng.IntN(40)) * time.Second)
 	}
 	return nil
 }

@@ -65,6 +65,7 @@ type Spool struct {
 	pending    map[mapping.DropCause]*mapping.Drop
 	markers    []marker
 	tickSeq    uint64 // promised at the last tick
+	cursorsAt  int64  // mono when the cursors were last forced to the disk
 	offset     int64  // wall minus mono of this boot
 	trusted    bool   // offset is known
 	stats      counters
@@ -124,8 +125,8 @@ func open(dir string, cfg Config, clock sources.Clock, log *slog.Logger, fsys fi
 }
 
 // Run does the regular work every SyncInterval until ctx is done: it forces
-// the disk, writes what has waited too long, commits cursors, removes what
-// everybody has, applies max_age. It returns nil. Close does the last round.
+// the disk, writes what has waited too long, forces cursors if a minute has
+// passed or it lets a segment go, removes what everybody has, applies max_age. It returns nil. Close does the last round.
 func (s *Spool) Run(ctx context.Context) error {
 	t := time.NewTicker(s.cfg.SyncInterval)
 	defer t.Stop()
@@ -150,7 +151,9 @@ func (s *Spool) tick() {
 		return
 	}
 	s.note(s.flushLate(late))
-	s.commitCursors()
+	if s.cursorsDue() {
+		s.commitCursors()
+	}
 	s.ioMu.Lock()
 	defer s.ioMu.Unlock()
 	if s.isClosed() {
