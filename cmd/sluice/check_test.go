@@ -22,6 +22,11 @@ buses:
   line: { tcp: 10.0.0.1, connect_delay: 59m }
 devices: [{ name: d, points: { a: coil 1 } }]
 `, "site.yaml:3:41: error: bus line", true},
+		"a bus that cannot keep up": {`site: s
+buses:
+  line: { serial: /dev/ttyUSB0, baud: 300 }
+devices: [{ name: d, unit: 1, points: { a: coil 1 every 10ms } }]
+`, "site.yaml:3:3: warning: bus line cannot keep up", false},
 		"a file beside the site file": {`site: s
 devices: [{ name: d, on: h, points: { a: coil 1 } }]
 upstreams:

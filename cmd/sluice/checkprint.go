@@ -75,10 +75,7 @@ func (f *forecast) printPoints(b *bytes.Buffer) {
 }
 
 func (f *busForecast) print(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\nbus %s at %s, %s: busy %s of the time, %v to read every point once\n", f.Name, f.Target, f.Line, percent(f.Load), f.Cycle.Round(time.Millisecond))
-	for _, sentence := range f.Overload {
-		fmt.Fprintf(b, "  overload: %s\n", sentence)
-	}
+	fmt.Fprintf(b, "\nbus %s at %s, %s: %s of the time, %v to read every point once\n", f.Name, f.Target, f.Line, percent(f.Load), f.Cycle.Round(time.Millisecond))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  device\tunit\tread\tpoints\ttakes\tevery\texpected")
 	for i := range f.Reads {
@@ -115,12 +112,15 @@ func count(n int, thing string) string {
 	return strconv.Itoa(n) + " " + thing
 }
 
-// percent writes a share of time as people read it, and never 0 for a little.
+// percent writes the load of a bus as people read it, and never 0 for a little.
 func percent(share float64) string {
-	if share > 0 && share < 0.01 {
-		return "less than 1 %"
+	switch {
+	case share > 0 && share < 0.01:
+		return "busy less than 1 %"
+	case share > 1:
+		return fmt.Sprintf("would need %.0f %%", 100*share)
 	}
-	return fmt.Sprintf("%.0f %%", 100*share)
+	return fmt.Sprintf("busy %.0f %%", 100*share)
 }
 
 // size writes a number of bytes as people read it: 310 MB.

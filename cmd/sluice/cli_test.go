@@ -275,7 +275,7 @@ func TestEveryProblemCodeIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable} {
+	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload} {
 		if !strings.Contains(string(page), "## "+code+" ") {
 			t.Errorf("%s is not in docs/problems.md", code)
 		}

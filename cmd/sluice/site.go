@@ -74,6 +74,7 @@ const (
 	codeUpstreamTwice = "SLUICE-CFG-300" // two upstreams of one name
 	codeBus           = "SLUICE-CFG-301" // a bus that cannot be opened as described
 	codeUnreadable    = "SLUICE-CFG-302" // a device that cannot be polled as described
+	codeOverload      = "SLUICE-CFG-303" // a bus that cannot keep the intervals (warning)
 )
 
 // site is a site file ready to run.
@@ -198,6 +199,10 @@ func (s *site) build(doc *configs.Document) []configs.Problem {
 			problems = append(problems, doc.Problem(s.busPosition(doc, i, ""), configs.Problem{Code: codeBus,
 				Message: fmt.Sprintf("bus %s: %v", b.name, err)}))
 			continue
+		}
+		for _, sentence := range b.forecast.Overload() {
+			problems = append(problems, doc.Problem(s.busPosition(doc, i, ""), configs.Problem{Code: codeOverload, Warning: true,
+				Message: fmt.Sprintf("bus %s cannot keep up: %s", b.name, sentence), Fix: "read less often (every), fewer points (only, skip), or raise the speed of the line"}))
 		}
 		s.buses = append(s.buses, b)
 	}
