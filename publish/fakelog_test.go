@@ -147,6 +147,7 @@ type seqSession struct {
 	skip       func(seq uint64) bool
 	broker     *fakeBroker
 	fail       error
+	connected  func() // while the births are made; nil does nothing
 }
 
 func (s *seqSession) Will() (*mapping.Message, error) {
@@ -154,6 +155,9 @@ func (s *seqSession) Will() (*mapping.Message, error) {
 }
 
 func (s *seqSession) Connected(time.Time) ([]mapping.Message, error) {
+	if s.connected != nil {
+		s.connected()
+	}
 	online := mapping.Message{Topic: "status", Payload: []byte("online"), QoS: 1, Retain: true}
 	return append([]mapping.Message{online}, s.births...), nil
 }

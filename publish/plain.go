@@ -35,8 +35,8 @@ type PlainOptions struct {
 	// Current, if not nil, returns the newest record of every point. Those of
 	// retained points are published after each connect, so that what stands
 	// retained on the server is never older than the connection, although
-	// records of the backlog are not retained. It is called by Run's
-	// goroutines.
+	// records of the backlog are not retained. With order in-order they are,
+	// and nothing goes ahead of them. It is called by Run's goroutines.
 	Current func() []mapping.Record
 }
 
@@ -93,7 +93,7 @@ func (p *Plain) Connected(now time.Time) ([]mapping.Message, error) {
 			births = append(births, p.deviceMessage(d))
 		}
 	}
-	if p.current == nil || p.cfg.Retain == retainNever {
+	if p.current == nil || p.cfg.Retain == retainNever || p.cfg.Order == orderInOrder {
 		return births, nil
 	}
 	p.batch = p.batch[:0]

@@ -113,21 +113,22 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 	u.leave(st.conn)
 }
 
-// born returns what the session wants known before any data, and rewinds the
-// log.
+// born rewinds the log and returns what the session wants known before any
+// data, in this order: a record from between the two is in the live lane, and
+// so never hidden behind an older one among the births.
 func (u *Upstream) born(st *stream) ([]mapping.Message, *Failure) {
+	if err := u.log.Rewind(u.liveFirst()); err != nil {
+		return nil, failure(StageLog, st.conn.server, "rewind the log: "+err.Error(), err)
+	}
+	if u.pending != nil {
+		st.owed, _, _ = u.pending()
+	}
 	u.sessionMu.Lock()
 	births, err := u.session.Connected(time.Now())
 	u.online, u.status = true, nil
 	u.sessionMu.Unlock()
 	if err != nil {
 		return nil, failure(StageConnect, st.conn.server, "make the births: "+err.Error(), err)
-	}
-	if err := u.log.Rewind(u.liveFirst()); err != nil {
-		return nil, failure(StageLog, st.conn.server, "rewind the log: "+err.Error(), err)
-	}
-	if u.pending != nil {
-		st.owed, _, _ = u.pending()
 	}
 	return births, nil
 }
