@@ -30,8 +30,9 @@ type fieldBus struct {
 	// deliver takes the samples of a poll to the log. It is called from the
 	// goroutine of the bus.
 	deliver func([]sources.Sample) error
-	// since is when a delivery that is under way began, in nanoseconds since
-	// 1970; 0 if there is none.
+	made    time.Time
+	// since is when a delivery that is under way began, in nanoseconds from
+	// made by a clock that nobody sets; 0 if there is none.
 	since atomic.Int64
 }
 
@@ -49,24 +50,25 @@ func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
 		if err != nil {
 			return nil, err
 		}
-		fb := &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices)}
+		fb := &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices), made: time.Now()}
 		fb.deliver = g.deliver(mapper, b)
 		f.buses = append(f.buses, fb)
 	}
 	return f, nil
 }
 
-// deliver returns the way of the samples of one bus: mapping, log and local
-// broker, latest values.
+// deliver returns the way of the samples of one bus: mapping, latest values,
+// log and local broker. The values come first: an upstream that connects looks
+// at the end of the log and then at them, so that each record is among them or
+// still to come.
 func (g *gateway) deliver(mapper *mapping.Mapper, b *localbroker.Broker) func([]sources.Sample) error {
 	return func(samples []sources.Sample) error {
 		recs := mapper.Map(samples)
 		if len(recs) == 0 {
 			return nil
 		}
-		err := b.Record(recs)
 		g.values.Record(recs)
-		return err
+		return b.Record(recs)
 	}
 }
 
@@ -82,7 +84,7 @@ func (f *field) runs() []func(context.Context) error {
 // run polls until ctx is done.
 func (b *fieldBus) run(ctx context.Context) error {
 	return b.bus.Run(ctx, func(samples []sources.Sample) error {
-		b.since.Store(time.Now().UnixNano())
+		b.since.Store(max(1, int64(time.Since(b.made))))
 		defer b.since.Store(0)
 		return b.deliver(samples)
 	})
@@ -94,7 +96,7 @@ func (b *fieldBus) delivering() time.Duration {
 	if since == 0 {
 		return 0
 	}
-	return time.Since(time.Unix(0, since))
+	return time.Since(b.made) - time.Duration(since)
 }
 
 // close lets go of the ports. The buses have been stopped.

@@ -10,6 +10,7 @@ import (
 	"sluice/dashboard"
 	"sluice/localbroker"
 	"sluice/localbroker/spool"
+	"sluice/mapping"
 	"sluice/publish"
 	"sluice/sources"
 	"sluice/sources/hostclock"
@@ -78,7 +79,7 @@ type parts struct {
 func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 	p := &parts{site: s}
 	var err error
-	if old != nil && sameBroker(s, old.site) {
+	if old != nil && sameNames(s, old.site) && sameBroker(s, old.site) {
 		p.broker = old.broker
 	} else if p.broker, err = g.newBroker(s); err != nil {
 		return nil, err
@@ -87,7 +88,7 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 		return nil, err
 	}
 	for _, cfg := range s.Upstreams {
-		u, err := g.upstreamFor(cfg, s, old)
+		u, err := g.upstreamFor(s.named(cfg), s, old)
 		if err != nil {
 			return nil, err
 		}
@@ -102,7 +103,7 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 }
 
 func (g *gateway) newBroker(s *site) (*broker, error) {
-	b, err := localbroker.New(s.Broker, g.spool, localbroker.Options{Site: s.model.Name, Points: s.points(),
+	b, err := localbroker.New(s.Broker, g.spool, localbroker.Options{Site: s.model.Name, Gateway: s.model.Gateway, Points: s.points(),
 		Clock: g.clock, Log: g.log.With("stage", "broker")})
 	if err != nil {
 		return nil, err
@@ -114,7 +115,7 @@ func (g *gateway) newBroker(s *site) (*broker, error) {
 func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && s.model.Name == old.site.model.Name {
+			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) {
 				return u, nil
 			}
 		}
@@ -123,7 +124,8 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: cursor: %w", cfg.Name, err)
 	}
-	session, err := publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway, Current: g.values.Records})
+	session, err := publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway,
+		Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) }})
 	if err != nil {
 		return nil, err
 	}

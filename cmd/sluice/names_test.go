@@ -1,0 +1,123 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/dashboard"
+	"sluice/localbroker"
+	"sluice/mapping"
+	"sluice/sources"
+	"sluice/sources/hostclock"
+)
+
+// TestTopicsFollowTheSiteFile: names and templates of the site file are in the
+// topics of the upstream and of the local broker, and a reload changes both.
+func TestTopicsFollowTheSiteFile(t *testing.T) {
+	upstream, got := upstreamBroker(t)
+	text := strings.Replace(siteText(meter(t), upstream, ""), `broker: { listen: ["127.0.0.1:0"] }`,
+		`broker: { listen: ["127.0.0.1:0"], topic: "{gateway}/{device}/{point}" }`, 1)
+	text = strings.Replace(text, "every: 100ms", `every: 100ms, topic: "{site}/{gateway}/{device}/{point}"`, 1)
+	p := start(t, "gateway: gw1\n"+text)
+	got.awaitText(t, `plant/gw1/meter/reads {"v":`)
+	lan := subscriber(t, p, 1)
+	lan.awaitText(t, "gw1/meter/reads")
+
+	write(t, p.path, "gateway: gw2\n"+text)
+	hangUp(t)
+	got.awaitText(t, `plant/gw2/meter/reads {"v":`)
+	lan = subscriber(t, p, 2)
+	lan.awaitText(t, "gw2/meter/reads")
+}
+
+// subscriber collects the bytes that a subscriber of the nth local broker gets.
+func subscriber(t *testing.T, p *process, nth int) *events {
+	t.Helper()
+	p.log.await(t, "the listener of the broker", func(text string) bool { return strings.Count(text, " bound=") >= nth })
+	var s status
+	p.get(t, "/api/v1/status", &s)
+	conn, err := net.Dial("tcp", s.Broker.Listeners[0].Bound)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, done := newEvents(), make(chan struct{})
+	t.Cleanup(func() { _ = conn.Close(); <-done })
+	connect := "\x10\x0f\x00\x04MQTT\x04\x02\x00\x3c\x00\x03lan"
+	subscribe := "\x82\x06\x00\x01\x00\x01#\x00"
+	if _, err := fmt.Fprint(conn, connect, subscribe); err != nil {
+		t.Fatal(err)
+	}
+	go func() {
+		defer close(done)
+		buf := make([]byte, 4096)
+		for {
+			n, err := conn.Read(buf)
+			if err != nil {
+				return
+			}
+			_, _ = seen.Write(buf[:n])
+		}
+	}()
+	return seen
+}
+
+// TestBirthsHaveTheTimeTheLogWouldGive: the newest values wait with the log
+// for a clock that was never set, and are corrected with it.
+func TestBirthsHaveTheTimeTheLogWouldGive(t *testing.T) {
+	var wall, mono int64 = 0, int64(time.Minute) // 1970
+	synchronised := false
+	clock := hostclock.New(hostclock.Config{Trust: hostclock.NTP, Host: hostclock.Host{
+		Wall: func() int64 { return wall }, Mono: func() int64 { return mono },
+		BootID: func() (string, error) { return "boot", nil }, Synchronised: func() bool { return synchronised },
+		SetByChip: func() bool { return false }}})
+	g := &gateway{clock: clock, values: new(dashboard.Values), started: time.Now()}
+	g.values.Record([]mapping.Record{{Point: &mapping.Point{Name: "p"}, Stamp: clock.Now()}})
+	if recs := g.current(time.Hour); len(recs) != 0 {
+		t.Errorf("births of %v while the log still waits for the clock", recs[0].Stamp)
+	}
+	if recs := g.current(0); len(recs) != 1 || recs[0].Stamp.Trusted {
+		t.Errorf("when the log waits no longer: %+v", recs)
+	}
+	mono += int64(time.Hour)
+	wall, synchronised = 1_800_000_000_000_000_000, true
+	clock.NotBefore(0) // judges anew
+	recs := g.current(time.Hour)
+	if want := (sources.Stamp{Wall: wall - int64(time.Hour), Mono: int64(time.Minute), Trusted: true}); len(recs) != 1 || recs[0].Stamp != want {
+		t.Errorf("after the clock was set: %+v, want %+v", recs, want)
+	}
+}
+
+// appended is a log that looks whether the newest values know of its records.
+type appended func([]mapping.Record) error
+
+func (f appended) Append(recs []mapping.Record) error { return f(recs) }
+
+func TestValuesAreKnownBeforeTheyAreInTheLog(t *testing.T) {
+	s, _, err := loadSite(siteOf(t, siteText("127.0.0.1:1502", "127.0.0.1:1883", "")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	g := &gateway{values: new(dashboard.Values)}
+	known := -1
+	b, err := localbroker.New(s.Broker, appended(func([]mapping.Record) error {
+		known = len(g.values.Records())
+		return nil
+	}), localbroker.Options{Site: "plant"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sample := sources.Sample{Value: sources.Uint64(1), Quality: sources.Good}
+	if err := g.deliver(mapping.NewMapper(s.model), b)([]sources.Sample{sample}); err != nil || known != 1 {
+		t.Errorf("%d values were known when the log took the record, error %v", known, err)
+	}
+}
+
+func siteOf(t *testing.T, text string) string {
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, text)
+	return path
+}
