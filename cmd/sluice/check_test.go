@@ -60,6 +60,7 @@ func TestMistypedCommandLines(t *testing.T) {
 	for want, args := range map[string][]string{
 		"did you mean check?":            {"chekc"},
 		"sluice run -c new.yaml":         {"run", "new.yaml"},
+		"profiles are abb-b23":           {"simulate"},
 		"one site file":                  {"check", "a", "b"},
 		`did you mean "eastron-sdm630"?`: {"simulate", "eastron-sdm63"},
 	} {

@@ -44,7 +44,7 @@ func (a *app) simulateCommand() *cobra.Command {
 A dump file has lines such as "holding 100 2300 -5", after lines such as "unit 3".
 A fault is [unit=N] [TABLE [ADDR[-ADDR]]] FAULT [ARGUMENT] [every N|nth N|times N|rate 5%|seed N]; faults are
 ` + faultNames() + ".",
-		Args: cobra.ExactArgs(1),
+		Args: oneModel,
 		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
 			return profileNames(), cobra.ShellCompDirectiveDefault
 		},
@@ -64,6 +64,14 @@ A fault is [unit=N] [TABLE [ADDR[-ADDR]]] FAULT [ARGUMENT] [every N|nth N|times 
 		return a.simulate(ctx, sim)
 	})
 	return c
+}
+
+// oneModel wants one profile or dump file.
+func oneModel(_ *cobra.Command, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("name one profile or dump file to simulate; profiles are %s", strings.Join(profileNames(), ", "))
+	}
+	return nil
 }
 
 func faultNames() string {
