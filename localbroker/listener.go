@@ -121,7 +121,7 @@ func (l *listener) report(err error) {
 	case err == nil:
 		l.log.Info("listener works again", "address", l.address.text)
 	case !errors.Is(err, net.ErrClosed):
-		l.log.Warn("listener in trouble, trying on", "address", l.address.text, "error", err)
+		l.log.Warn("not listening, trying again", "address", l.address.text, "error", err)
 	}
 }
 
