@@ -13,7 +13,8 @@ import (
 // the promise of the level holds. On an error nothing was taken and nothing of
 // it will be delivered, unless the machine stops at that moment; ErrFull and
 // *DiskError are counted, and a marker follows in the log once it takes
-// records again. The records of recs are not kept, their Points are.
+// records again, or is stopped in good order (a kill before either loses the
+// count). The records of recs are not kept, their Points are.
 func (s *Spool) Append(recs []mapping.Record) error {
 	if len(recs) == 0 {
 		return nil
@@ -259,6 +260,39 @@ func (s *Spool) addPending(d mapping.Drop) {
 	if d.To.After(p.To) {
 		p.To = d.To
 	}
+}
+
+// noteUnwritten notes what was taken but found no place on the disk until the
+// end, because of err. s.mu is held.
+func (s *Spool) noteUnwritten(err error) {
+	if err == nil || s.cfg.Level == Memory {
+		return
+	}
+	cause := mapping.DropDiskError
+	if errors.Is(err, ErrFull) {
+		cause = mapping.DropFullNewest
+	}
+	for _, c := range s.tail.chunks[s.tail.find(s.written+1):] {
+		s.loseRecords(seqRange{max(c.seqs.first, s.written+1), c.seqs.last}, cause, c.stamps, s.boot, 0)
+	}
+}
+
+// notePending keeps what was refused, and has no marker in the log yet, in the
+// state, at the end of the log: it is written in place, so it needs no room on
+// a disk that is full. Without cursors on disk, which is level memory, nothing
+// outlives the process, or it would be told after each start. s.mu is held,
+// and no Append follows.
+func (s *Spool) notePending() {
+	if !s.persistent() {
+		s.state.lost = nil
+		return
+	}
+	for cause, d := range s.pending {
+		r := seqRange{s.nextSeq, s.nextSeq + d.Count - 1}
+		s.state.addLost(lost{seqs: r, count: d.Count, cause: cause, from: d.From.UnixNano(), to: d.To.UnixNano(), points: d.Points})
+		s.nextSeq = r.last + 1
+	}
+	clear(s.pending)
 }
 
 // enqueueMarkers puts what was refused into the log, ahead of what is taken

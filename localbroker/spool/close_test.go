@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"syscall"
 	"testing"
 	"time"
+
+	"sluice/mapping"
 )
 
 // TestCloseWhileALaneFindsDamage: both need the disk and the lane.
@@ -59,4 +62,87 @@ func TestCloseWhileALaneFindsDamage(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRefusalsSurviveAnOrderlyStop: what was refused until the end is told by
+// the next process, once, also if the disk is still full.
+func TestRefusalsSurviveAnOrderlyStop(t *testing.T) {
+	for _, level := range []Level{Memory, Spill, Buffered, Sync} {
+		clock, cfg := newClock(), testConfig(level)
+		cfg.Max, cfg.Full = 4*minSegmentSize, Stop
+		s, fsys, _ := logOf(t, cfg, clock, 20)
+		refused := map[mapping.DropCause]int{}
+		refuse := func(want error, cause mapping.DropCause) {
+			for refused[cause] < 300 {
+				err := s.Append(poll(clock, 0, 20))
+				if errors.Is(err, want) {
+					refused[cause] += 20
+				} else if err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		refuse(ErrFull, mapping.DropFullNewest)
+		if level.onDisk() {
+			drain(t, mustCursor(t, s, "up"))
+			s.tick()
+			fsys.fault = func(op, name string) error {
+				if filepath.Ext(name) == ".seg" && op != "remove" && op != "sync" {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			refuse(syscall.ENOSPC, mapping.DropDiskError)
+		}
+		if err := s.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrFull) {
+			t.Fatal(err)
+		}
+		if level == Spill { // what RAM held and found no room on disk is told too
+			refused[mapping.DropFullNewest] = int(s.Stats().Dropped["full-newest"])
+		}
+		fsys.fault = nil
+		for range 2 {
+			var err error
+			if s, err = open("/log", cfg, clock, quiet, fsys); err != nil {
+				t.Fatal(err)
+			}
+			_, drops := drain(t, mustCursor(t, s, "up"))
+			for cause, n := range refused {
+				if level == Memory {
+					n = 0 // nothing outlives the process
+				}
+				if got := countOf(drops, cause); got != n {
+					t.Errorf("level %s: %d %v told, want %d", level, got, cause, n)
+				}
+			}
+			closeSpool(t, s)
+			clear(refused)
+			refused[mapping.DropFullNewest], refused[mapping.DropDiskError] = 0, 0
+		}
+	}
+}
+
+// TestLossesThatCannotBeToldAreCounted: more separate ones than can be noted.
+func TestLossesThatCannotBeToldAreCounted(t *testing.T) {
+	s, fsys, names := logOf(t, testConfig(Buffered), newClock(), 60000)
+	node := fsys.now["/log/"+names[0]]
+	at, _ := frames(t, names[0], node.data)
+	for i := 0; i < 200; i += 2 {
+		node.data[at[i]+40] ^= 1
+	}
+	slow := mustCursor(t, s, "slow")
+	values, drops := drain(t, mustCursor(t, s, "up"))
+	if len(values) != 58000 || countOf(drops, mapping.DropDamage) != 2000 {
+		t.Fatalf("%d values, drops %v", len(values), drops)
+	}
+	if err := s.Sync(); err != nil { // the notes are stored, as far as they fit
+		t.Fatal(err)
+	}
+	untold := int(s.Stats().DropsUntold)
+	values, drops = drain(t, slow)
+	told := countOf(drops, mapping.DropDamage)
+	if untold == 0 || len(values) != 58000 || told > 2000 || told+untold < 2000 {
+		t.Errorf("%d values, %d told, %d untold", len(values), told, untold)
+	}
+	closeSpool(t, s)
 }

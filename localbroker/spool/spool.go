@@ -235,6 +235,8 @@ func (s *Spool) finish() error {
 		err = errors.Join(err, s.removeAcked())
 	}
 	s.mu.Lock()
+	s.noteUnwritten(err)
+	s.notePending()
 	s.state.reserved = s.nextSeq
 	if err == nil {
 		s.state.cleanEnd = s.lastSeg.last

@@ -43,17 +43,21 @@ type Stats struct {
 	Corrected bool   `json:"clock_corrected"` // samples of this boot can be corrected
 
 	// Dropped counts records that some upstream did not get, by cause.
-	Dropped     map[string]uint64 `json:"dropped"`
-	Damages     uint64            `json:"damages"` // damaged places that were stepped over
-	LastDamage  string            `json:"last_damage,omitempty"`
-	Quarantined uint64            `json:"quarantined"`
-	Restored    uint64            `json:"restored"` // segments taken from the backup
-	Abandoned   uint64            `json:"abandoned"`
-	DiskErrors  uint64            `json:"disk_errors"`
-	LastError   string            `json:"last_error,omitempty"`
-	Failing     bool              `json:"failing"` // the disk refuses at present
-	Full        bool              `json:"full"`    // policy stop refuses at present
-	BackupError string            `json:"backup_error,omitempty"`
+	Dropped map[string]uint64 `json:"dropped"`
+	// DropsUntold counts those of them that some upstream may not be told of, as
+	// there were more separate losses than can be noted. Damage that is still
+	// on disk is found again by who reads it.
+	DropsUntold uint64 `json:"drops_untold"`
+	Damages     uint64 `json:"damages"` // damaged places that were stepped over
+	LastDamage  string `json:"last_damage,omitempty"`
+	Quarantined uint64 `json:"quarantined"`
+	Restored    uint64 `json:"restored"` // segments taken from the backup
+	Abandoned   uint64 `json:"abandoned"`
+	DiskErrors  uint64 `json:"disk_errors"`
+	LastError   string `json:"last_error,omitempty"`
+	Failing     bool   `json:"failing"` // the disk refuses at present
+	Full        bool   `json:"full"`    // policy stop refuses at present
+	BackupError string `json:"backup_error,omitempty"`
 
 	BytesPerDay float64       `json:"bytes_per_day"` // at the rate of the last hour
 	TimeLeft    time.Duration `json:"time_left_ns"`  // until the bound, if nothing is acknowledged
@@ -70,7 +74,7 @@ func (s *Spool) Stats() Stats {
 	st := Stats{
 		Level: s.cfg.Level, Records: c.records, Bytes: c.bytes, Written: c.written, Syncs: c.syncs,
 		Used: s.used(), Max: int64(s.cfg.Max), Segments: len(s.segs), RAM: s.tail.bytes, NextSeq: s.nextSeq,
-		Corrected: s.trusted, Dropped: map[string]uint64{}, Damages: c.damages, LastDamage: c.lastDamage,
+		Corrected: s.trusted, Dropped: map[string]uint64{}, DropsUntold: c.dropsUntold, Damages: c.damages, LastDamage: c.lastDamage,
 		Quarantined: c.quarantined, Restored: c.restored, Abandoned: c.abandoned, DiskErrors: c.diskErrors,
 		LastError: c.lastError, Failing: c.failing, Full: c.full, Cursors: map[string]Pending{},
 	}
