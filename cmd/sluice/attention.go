@@ -70,7 +70,11 @@ func (n *reloadNote) why() string {
 // attention tells what is wrong with a bus and its devices.
 func (s *busStatus) attention() []string {
 	if !s.Connected && s.Link.LastError != "" {
-		return []string{fmt.Sprintf("bus %s is not connected: %s", s.Name, s.Link.LastError)}
+		text := fmt.Sprintf("bus %s is not connected: %s", s.Name, s.Link.LastError)
+		if strings.Contains(s.Link.LastError, "connection refused") {
+			text += "; is the port right, and does another client hold a device that takes only one?"
+		}
+		return []string{text}
 	}
 	var all []string
 	for i := range s.Devices {

@@ -32,6 +32,9 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 			s.Buses[0].Connected, s.Buses[0].Link = false, link.Stats{LastError: "locked by mbpoll"}
 		},
 		"meter, unit 2 on bus line, is offline": func(s *status) { s.Buses[0].Devices[0].State, s.Buses[0].Devices[0].Reason = "offline", "timeout" },
+		"takes only one": func(s *status) {
+			s.Buses[0].Connected, s.Buses[0].Link = false, link.Stats{LastError: "connect: connection refused"}
+		},
 		"refuses point power, input 52, with exception 2": func(s *status) {
 			s.Buses[0].Devices[0].Refused = []modbus.RefusedPoint{{Point: "power", Table: "input", Address: 52, Reason: "exception 2"}}
 		},

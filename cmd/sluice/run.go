@@ -97,7 +97,7 @@ func openSpool(s *site, clock *hostclock.Clock, log *slog.Logger) (*spool.Spool,
 		return nil, fail(exitPermission, fmt.Errorf("open data folder: %w", err), "give the folder to the user of the gateway, or set buffer.dir")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("open data folder: %w", err)
+		return nil, fail(exitInternal, fmt.Errorf("open data folder: %w", err), "check buffer.dir in the site file, and its disk")
 	}
 	return opened, nil
 }
