@@ -60,10 +60,14 @@ func TestChild(t *testing.T) {
 	}
 }
 
-func startChild(t testing.TB, dir string, level Level, from int) *child {
-	t.Helper()
+func childCommand(dir string, level Level, from int) *exec.Cmd {
 	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
 	cmd.Env = append(os.Environ(), "SPOOL_CHILD_DIR="+dir, "SPOOL_CHILD_LEVEL="+string(level), "SPOOL_CHILD_FROM="+strconv.Itoa(from))
+	return cmd
+}
+
+func startChild(t testing.TB, cmd *exec.Cmd) *child {
+	t.Helper()
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -127,11 +131,18 @@ func (l *ledger) hear(ch *child) error {
 // live starts a child, hears n lines, and ends it by stop and SIGKILL.
 func (l *ledger) live(t testing.TB, dir string, level Level, n int, stop func()) {
 	t.Helper()
+	l.run(t, childCommand(dir, level, l.next), n, stop)
+	l.next += 1000 // what was on its way
+}
+
+// run starts a child and does what live says.
+func (l *ledger) run(t testing.TB, cmd *exec.Cmd, n int, stop func()) {
+	t.Helper()
 	l.cut.Store(false)
 	for len(l.lines) > 0 {
 		<-l.lines
 	}
-	ch := startChild(t, dir, level, l.next)
+	ch := startChild(t, cmd)
 	heard := make(chan error, 1)
 	go func() { heard <- l.hear(ch) }()
 	for range n {
@@ -150,7 +161,6 @@ func (l *ledger) live(t testing.TB, dir string, level Level, n int, stop func())
 		t.Fatal(err)
 	}
 	_ = ch.cmd.Wait() // killed, or ended because its disk was gone
-	l.next += 1000    // what was on its way
 }
 
 // judge drains the log and reports what was promised and is gone.
