@@ -43,10 +43,10 @@ func lengthOf(full, slice time.Duration) time.Duration {
 const normal = 4 * time.Second
 
 // flapping is a link that is there for one to five seconds and then away for
-// as long as a modem takes at best.
+// as long as a modem takes at best. The drain is so slow that cuts hit it.
 func flapping(t *testing.T, program string) {
-	r := newRig(t, program, "")
-	r.proxy.SetRTT(60 * time.Millisecond)
+	r := newRig(t, program, ", drain: 30/s")
+	r.proxy.SetRTT(200 * time.Millisecond)
 	r.connects(0)
 	r.during(normal)
 	seed := uint64(time.Now().UnixNano())
@@ -55,7 +55,7 @@ func flapping(t *testing.T, program string) {
 		return least + time.Duration(rng.Int64N(int64(most-least)))
 	}
 	cuts := 0
-	for end := time.Now().Add(lengthOf(10*time.Minute, 30*time.Second)); time.Now().Before(end); cuts++ {
+	for end := time.Now().Add(lengthOf(10*time.Minute, 25*time.Second)); time.Now().Before(end); cuts++ {
 		r.outage(between(100*time.Millisecond, 2*time.Second))
 		r.during(between(time.Second, 5*time.Second))
 	}
