@@ -11,7 +11,7 @@ import (
 // zero until New works them out, and their comments say how.
 type Config struct {
 	// Name is unique among the upstreams: the cursor, the client id and the
-	// status carry it. [a-z0-9_-].
+	// status carry it. 1 to 64 of [a-z0-9_-].
 	Name string `yaml:"name"`
 
 	// Servers are tried in this order: mqtt://host:1883, mqtts://host:8883,

@@ -222,7 +222,7 @@ func TestGlob(t *testing.T) {
 		device, pointName, _ := strings.Cut(name, "/")
 		p := *point
 		p.Device, p.Name = device, pointName
-		if got := f.passes(&p); got != want {
+		if got := f.Passes(&p); got != want {
 			t.Errorf("%s: got %t", name, got)
 		}
 	}

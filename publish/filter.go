@@ -6,9 +6,9 @@ import (
 	"sluice/mapping"
 )
 
-// passes says whether the filter lets the points through. Results are kept
+// Passes says whether the filter lets the point through. Results are kept
 // per point by the session, as points are few and records are many.
-func (f *Filter) passes(p *mapping.Point) bool {
+func (f *Filter) Passes(p *mapping.Point) bool {
 	name := p.Device + "/" + p.Name
 	return (len(f.Include) == 0 || anyGlob(f.Include, name)) && !anyGlob(f.Exclude, name)
 }

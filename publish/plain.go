@@ -240,7 +240,7 @@ func (p *Plain) passes(point *mapping.Point) bool {
 		if len(p.pass) > 100_000 { // points of many past points lists
 			clear(p.pass)
 		}
-		pass = p.cfg.Filter.passes(point)
+		pass = p.cfg.Filter.Passes(point)
 		p.pass[point] = pass
 	}
 	return pass

@@ -54,8 +54,8 @@ func (p *problems) between(field string, value, low, high int) {
 // the files it names included.
 func (c *Config) Validate() []configs.FieldError {
 	var p problems
-	if c.Name == "" || strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
-		p.add("name", fmt.Sprintf("name %q is not usable", c.Name), "use lower-case letters, digits, - and _")
+	if c.Name == "" || len(c.Name) > 64 || strings.Trim(c.Name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		p.add("name", fmt.Sprintf("name %q is not usable", c.Name), "use up to 64 lower-case letters, digits, - and _")
 	}
 	c.validateServers(&p)
 	c.validateCredentials(&p)

@@ -88,7 +88,7 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 		return nil, err
 	}
 	for _, cfg := range s.Upstreams {
-		u, err := g.upstreamFor(s.named(cfg), s, old)
+		u, err := g.upstreamFor(cfg, s, old)
 		if err != nil {
 			return nil, err
 		}

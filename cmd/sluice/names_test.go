@@ -121,3 +121,31 @@ func siteOf(t *testing.T, text string) string {
 	write(t, path, text)
 	return path
 }
+
+// TestTopicsThatCannotBeAreRefused: what would reach the server on an empty
+// level, or on the topic of another point, and a name that makes no cursor.
+func TestTopicsThatCannotBeAreRefused(t *testing.T) {
+	good := siteText("127.0.0.1:1", "127.0.0.1:1", "      more: holding 2 uint32\n")
+	upstream := func(keys string) string { return strings.Replace(good, "name: cloud,", "name: cloud, "+keys+",", 1) }
+	for name, test := range map[string]struct{ text, code string }{
+		"good":                 {upstream(`topic: "x/{device}/{point}"`), ""},
+		"a device a message":   {upstream(`topic: "x/{device}", payload: json-device`), ""},
+		"no tag":               {upstream(`topic: "{tag.line}/{device}/{point}"`), mapping.CodeTopic},
+		"no group":             {upstream(`topic: "{group}/{device}", payload: json-device`), mapping.CodeTopic},
+		"one topic":            {upstream(`topic: "x/{device}"`), mapping.CodeSameTopic},
+		"one topic, filtered":  {upstream(`topic: "x/{device}", filter: { include: [meter/more] }`), ""},
+		"local broker, no tag": {strings.Replace(good, `listen: ["127.0.0.1:0"] }`, `listen: ["127.0.0.1:0"], topic: "{tag.x}/{point}" }`, 1), mapping.CodeTopic},
+		"long name":            {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 65), 1), "any"},
+		"longest name":         {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 64), 1), ""},
+	} {
+		path := siteOf(t, test.text)
+		_, problems, err := loadSite(path)
+		_, _, run := sluice(finished(t), "run", "-c", path)
+		switch {
+		case test.code == "" && (err != nil || run != exitOK):
+			t.Errorf("%s: %v, %+v, run ends with %d", name, err, problems, run)
+		case test.code != "" && (err == nil || run != exitConfig || test.code != "any" && (problems[0].Code != test.code || problems[0].Line == 0)):
+			t.Errorf("%s: %v, %+v, run ends with %d; want %s", name, err, problems, run, test.code)
+		}
+	}
+}

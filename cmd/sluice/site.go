@@ -124,8 +124,10 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	model, more := mapping.Build(&s.Mapping, doc)
 	problems = append(problems, more...)
 	s.model = model
+	s.defaultTopics()
 	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)
+	problems = append(problems, s.topicProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {
 		return s.refuse(problems)

@@ -1,20 +1,82 @@
 package main
 
 import (
+	"errors"
+	"fmt"
 	"time"
 
+	"sluice/configs"
 	"sluice/mapping"
-	"sluice/publish"
 	"sluice/sources"
 )
 
-// named returns cfg with the topic template of `defaults:` where an upstream
-// with a message for each point has none of its own.
-func (s *site) named(cfg publish.Config) publish.Config {
-	if cfg.Topic == "" && cfg.Payload != mapping.PayloadJSONDevice.String() {
-		cfg.Topic = s.Mapping.Defaults.Topic
+// defaultTopics gives the topic template of `defaults:` to upstreams with a
+// message for each point that have none of their own.
+func (s *site) defaultTopics() {
+	for i := range s.Upstreams {
+		if u := &s.Upstreams[i]; u.Topic == "" && u.Payload != mapping.PayloadJSONDevice.String() {
+			u.Topic = s.Mapping.Defaults.Topic
+		}
 	}
-	return cfg
+}
+
+// topicProblems finds upstreams, and a local broker, whose template gives a
+// point no topic or two points the same. The template of `defaults:` has been
+// judged with the points.
+func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
+	var problems []configs.Problem
+	judge := func(path, template string, whole bool, passes func(*mapping.Point) bool) {
+		topic, err := mapping.ParseTopic(template)
+		if err != nil || !whole && template == s.Mapping.Defaults.Topic {
+			return
+		}
+		if p := s.judgeTopic(topic.WithGateway(s.model.Gateway), whole, passes); p != nil {
+			problems = append(problems, doc.Problem(doc.Position(path), *p))
+		}
+	}
+	for i := range s.Upstreams {
+		cfg := s.Upstreams[i].Effective()
+		judge(configs.Join(configs.Index("upstreams", i), "topic"), cfg.Topic,
+			cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
+	}
+	if s.Broker.Enabled {
+		judge("broker.topic", s.Broker.Topic, false, func(*mapping.Point) bool { return true })
+	}
+	return problems
+}
+
+// judgeTopic returns what is wrong with a template for the first of the points
+// for which something is, nil for nothing. whole says that a message holds all
+// points of a device, whose own topics do not count then.
+func (s *site) judgeTopic(template mapping.Topic, whole bool, passes func(*mapping.Point) bool) *configs.Problem {
+	seen := make(map[string]*mapping.Point)
+	for _, p := range s.points() {
+		if !passes(p) {
+			continue
+		}
+		topic := template
+		if p.Topic != "" && !whole {
+			own, err := mapping.ParseTopic(p.Topic)
+			if err != nil {
+				continue // reported where it stands
+			}
+			topic = own.WithGateway(s.model.Gateway)
+		}
+		if err := topic.Check(p); err != nil {
+			problem := &configs.Problem{Code: mapping.CodeTopic, Message: err.Error()}
+			if wrong := (*mapping.TopicError)(nil); errors.As(err, &wrong) {
+				problem.Fix = wrong.Fix
+			}
+			return problem
+		}
+		text := string(topic.Append(nil, p))
+		if other := seen[text]; other != nil && (!whole || other.Device != p.Device) {
+			return &configs.Problem{Code: mapping.CodeSameTopic, Fix: "put {device} and {point} into the template",
+				Message: fmt.Sprintf("%s/%s and %s/%s have the topic %q", other.Device, other.Name, p.Device, p.Name, text)}
+		}
+		seen[text] = p
+	}
+	return nil
 }
 
 // sameNames reports whether {site} and {gateway} mean the same.
