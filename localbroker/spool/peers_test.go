@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -211,5 +212,30 @@ func TestTinyDisk(t *testing.T) {
 	wantValues(t, values, taken)
 	s.tick()
 	mustAppend(t, s, poll(clock, 0, 20))
+	closeSpool(t, s)
+}
+
+// TestAFileSystemThatIsReadOnly: the start names the folder and the reason. One
+// that becomes read-only later refuses, and is still read.
+func TestAFileSystemThatIsReadOnly(t *testing.T) {
+	at := t.TempDir()
+	command(t, "mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", at)
+	defer command(t, "umount", at)
+	dir, clock, cfg := filepath.Join(at, "spool"), newClock(), testConfig(Sync)
+	s := mustOpen(t, dir, cfg, clock)
+	mustCursor(t, s, "up")
+	mustAppend(t, s, poll(clock, 0, 20))
+	closeSpool(t, s)
+	command(t, "mount", "-o", "remount,ro", at)
+	for _, folder := range []string{dir, filepath.Join(at, "new")} {
+		_, err := Open(folder, cfg, clock, quiet)
+		if !errors.Is(err, syscall.EROFS) || !isDisk(err) || !strings.Contains(err.Error(), folder) || !strings.Contains(err.Error(), "read-only") {
+			t.Errorf("open %s: %v", folder, err)
+		}
+	}
+	command(t, "mount", "-o", "remount,rw", at)
+	s = mustOpen(t, dir, cfg, clock)
+	values, _ := drain(t, mustCursor(t, s, "up"))
+	wantValues(t, values, upTo(0, 20))
 	closeSpool(t, s)
 }
