@@ -208,8 +208,13 @@ func TestEverySampleSiteLoads(t *testing.T) {
 		}
 		path := filepath.Join(t.TempDir(), entry.Name())
 		write(t, path, string(data))
-		if _, problems, err := loadSite(path); err != nil || configs.Errors(problems) > 0 {
+		site, problems, err := loadSite(path)
+		if err != nil || configs.Errors(problems) > 0 {
 			t.Errorf("%s: %v\n%v", entry.Name(), err, problems)
+			continue
+		}
+		if len(site.model.Points) == 0 || len(site.model.Disabled()) > 0 {
+			t.Errorf("%s: %d points, disabled %v", entry.Name(), len(site.model.Points), site.model.Disabled())
 		}
 	}
 }
