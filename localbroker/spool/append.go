@@ -179,7 +179,9 @@ func (s *Spool) settle(target uint64, n int) error {
 	s.mu.Unlock()
 	if !done {
 		err = s.flush(s.cfg.Level.synced())
-		s.note(err)
+		if !errors.Is(err, ErrClosed) {
+			s.note(err)
+		}
 		s.mu.Lock()
 		// All, or what found its place before it was full, or what is durable
 		// in spite of an error: another one's fsync may have taken it along.

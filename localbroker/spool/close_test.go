@@ -146,3 +146,35 @@ func TestLossesThatCannotBeToldAreCounted(t *testing.T) {
 	}
 	closeSpool(t, s)
 }
+
+// TestNothingIsWrittenAfterClose: by an Append or a round of the regular work
+// that began before it; the folder may belong to another process by now.
+func TestNothingIsWrittenAfterClose(t *testing.T) {
+	s, fsys, _ := logOf(t, testConfig(Spill), newClock(), 2000)
+	mustAppend(t, s, poll(newClock(), 0, 20))
+	fsys.fault = func(op, name string) error {
+		if op == "write" && filepath.Ext(name) == ".seg" {
+			return syscall.EIO
+		}
+		return nil
+	}
+	if err := s.Close(); !errors.Is(err, syscall.EIO) {
+		t.Fatalf("close: %v", err)
+	}
+	fsys.fault = nil
+	ops := fsys.ops
+	s.cfg.Level = Buffered
+	for _, late := range []func() error{
+		func() error { return s.flushLate(1 << 40) },
+		func() error { return s.prepare(20, true) },
+		s.Sync,
+	} {
+		if err := late(); !errors.Is(err, ErrClosed) {
+			t.Errorf("got %v", err)
+		}
+	}
+	s.tick()
+	if fsys.ops != ops {
+		t.Errorf("%d operations after close", fsys.ops-ops)
+	}
+}

@@ -41,6 +41,7 @@ type Spool struct {
 	syncMu sync.Mutex // taken after ioMu: held during an fsync of activeF
 
 	ioMu      sync.Mutex // guards the following
+	finished  bool // Close is done with the disk
 	activeF   file
 	stateFile *slots
 	backup    *mirrorFS // nil but at level sync-backup
@@ -150,7 +151,9 @@ func (s *Spool) tick() {
 	if closed {
 		return
 	}
-	s.note(s.flushLate(late))
+	if err := s.flushLate(late); !errors.Is(err, ErrClosed) {
+		s.note(err)
+	}
 	if s.cursorsDue() {
 		s.commitCursors()
 	}
@@ -227,8 +230,10 @@ func (s *Spool) Close() error {
 func (s *Spool) finish() error {
 	var err error
 	if s.cfg.Level != Memory {
-		err = s.flush(true)
-		if err == nil {
+		if err = s.flush(true); err == nil {
+			s.mu.Lock()
+			s.promise(s.written) // what an Append waits for
+			s.mu.Unlock()
 			err = s.seal()
 		}
 		s.commitCursors()
@@ -249,6 +254,7 @@ func (s *Spool) finish() error {
 		err = errors.Join(err, s.activeF.Close())
 		s.activeF = nil
 	}
+	s.finished = true
 	return err
 }
 
@@ -287,6 +293,9 @@ func (s *Spool) waiter() <-chan struct{} {
 
 // saveState writes the state file and forces it to disk. s.ioMu is held.
 func (s *Spool) saveState() error {
+	if s.finished {
+		return ErrClosed
+	}
 	s.mu.Lock()
 	s.stats.dropsUntold += s.state.boundLost(s.nextRecord)
 	b := s.state.append(nil)

@@ -94,7 +94,7 @@ func isUnreadable(err error) bool {
 // one that has become read-only cannot keep a wrong note of a loss.
 func (s *Spool) unreadable(g *segment, cause error) error {
 	s.ioMu.Lock()
-	err := s.probe()
+	err := s.saveState()
 	s.ioMu.Unlock()
 	if errors.Is(err, ErrClosed) {
 		return err
@@ -111,14 +111,6 @@ func (s *Spool) unreadable(g *segment, cause error) error {
 		return s.segmentGone(g)
 	}
 	return errAgain
-}
-
-// probe forces a write to the disk. s.ioMu is held.
-func (s *Spool) probe() error {
-	if s.isClosed() {
-		return ErrClosed
-	}
-	return s.saveState()
 }
 
 // openToRead opens g for a lane.

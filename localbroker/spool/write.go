@@ -19,8 +19,12 @@ type piece struct {
 
 // flush writes what is waiting in the tail to the active segment and, if sync
 // is set, forces it to the disk. When the disk fails, the file is given up and
-// everything not yet durable is written to a new one, once. s.ioMu is held.
+// everything not yet durable is written to a new one, once. It returns
+// ErrClosed once Close is done with the disk. s.ioMu is held.
 func (s *Spool) flush(sync bool) error {
+	if s.finished {
+		return ErrClosed
+	}
 	err := s.flushOnce(sync)
 	if err == nil {
 		return nil
