@@ -41,7 +41,7 @@ type Spool struct {
 	syncMu sync.Mutex // taken after ioMu: held during an fsync of activeF
 
 	ioMu      sync.Mutex // guards the following
-	finished  bool // Close is done with the disk
+	finished  bool       // Close is done with the disk
 	activeF   file
 	stateFile *slots
 	backup    *mirrorFS // nil but at level sync-backup
