@@ -140,14 +140,13 @@ func (l *fakeLog) pending() int {
 
 // seqSession sends each record as a message with its Seq as payload.
 type seqSession struct {
-	together   bool // all records of a call in one message, as from-to
-	births     []mapping.Message
-	qos        byte
-	historical map[uint64]bool
-	skip       func(seq uint64) bool
-	broker     *fakeBroker
-	fail       error
-	connected  func() // while the births are made; nil does nothing
+	together  bool // all records of a call in one message, as from-to
+	births    []mapping.Message
+	qos       byte
+	skip      func(seq uint64) bool
+	broker    *fakeBroker
+	fail      error
+	connected func() // while the births are made; nil does nothing
 }
 
 func (s *seqSession) Will() (*mapping.Message, error) {

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"sluice/configs"
 	"sluice/dashboard"
 	"sluice/localbroker"
 	"sluice/mapping"
@@ -32,6 +34,10 @@ func TestTopicsFollowTheSiteFile(t *testing.T) {
 	got.awaitText(t, `plant/gw2/meter/reads {"v":`)
 	lan = subscriber(t, p, 2)
 	lan.awaitText(t, "gw2/meter/reads")
+
+	write(t, p.path, "gateway: gw2\n"+text+"log: { format: json }\n")
+	hangUp(t)
+	p.log.awaitText(t, "section=log.format")
 }
 
 // subscriber collects the bytes that a subscriber of the nth local broker gets.
@@ -146,6 +152,19 @@ func TestTopicsThatCannotBeAreRefused(t *testing.T) {
 			t.Errorf("%s: %v, %+v, run ends with %d", name, err, problems, run)
 		case test.code != "" && (err == nil || run != exitConfig || test.code != "any" && (problems[0].Code != test.code || problems[0].Line == 0)):
 			t.Errorf("%s: %v, %+v, run ends with %d; want %s", name, err, problems, run, test.code)
+		}
+	}
+}
+
+// TestLargeLANMessagesThatNoUpstreamTakesAreWarnedOf: their clients would get
+// a PUBACK for what is left out later.
+func TestLargeLANMessagesThatNoUpstreamTakesAreWarnedOf(t *testing.T) {
+	for limits, want := range map[string]bool{"limits: { packet_size: 1MiB }, lan: [lan/#]": true, "limits: { packet_size: 1MiB }": false, "lan: [lan/#]": false} {
+		text := strings.Replace(siteText("127.0.0.1:1", "127.0.0.1:1", ""), "broker: { ", "broker: { "+limits+", ", 1)
+		_, problems, err := loadSite(siteOf(t, text))
+		warned := slices.ContainsFunc(problems, func(p configs.Problem) bool { return p.Warning && strings.Contains(p.Message, "LAN clients") })
+		if err != nil || warned != want {
+			t.Errorf("%s: %v, %+v", limits, err, problems)
 		}
 	}
 }

@@ -23,7 +23,7 @@ type reloadNote struct {
 	Error string    `json:"error,omitempty"` // why the old site file still runs
 	// Problems are those of a site file that cannot be used.
 	Problems []configs.Problem `json:"problems,omitempty"`
-	// Restart names sections whose change waits for a restart.
+	// Restart names sections and keys whose change waits for a restart.
 	Restart []string `json:"restart,omitempty"`
 }
 
@@ -78,6 +78,10 @@ func (g *gateway) tryReload() (restart []string, err error) {
 	if s.Clock != old.site.Clock {
 		restart = append(restart, "clock")
 		s.Clock = old.site.Clock
+	}
+	if s.Log.Format != old.site.Log.Format {
+		restart = append(restart, "log.format")
+		s.Log.Format = old.site.Log.Format
 	}
 	next, err := g.prepare(s, old)
 	if err == nil {

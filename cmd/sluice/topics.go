@@ -36,8 +36,13 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 	}
 	for i := range s.Upstreams {
 		cfg := s.Upstreams[i].Effective()
-		judge(configs.Join(configs.Index("upstreams", i), "topic"), cfg.Topic,
-			cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
+		at := configs.Index("upstreams", i)
+		judge(configs.Join(at, "topic"), cfg.Topic, cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
+		if most := s.Broker.Limits.PacketSize; s.Broker.Enabled && len(s.Broker.LAN) > 0 && !cfg.Filter.NoMessages && most > cfg.MaxMessage {
+			problems = append(problems, doc.Problem(doc.Position(configs.Join(at, "max_message")), configs.Problem{Code: configs.CodeSetting, Warning: true,
+				Message: fmt.Sprintf("LAN clients may send %v in one message, and this upstream leaves out what is larger than %v", most, cfg.MaxMessage),
+				Fix:     "lower broker.limits.packet_size, or raise max_message as far as the server allows"}))
+		}
 	}
 	if s.Broker.Enabled {
 		judge("broker.topic", s.Broker.Topic, false, func(*mapping.Point) bool { return true })

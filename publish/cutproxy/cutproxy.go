@@ -61,13 +61,6 @@ func Listen(target string) (*Proxy, error) {
 // Addr returns the "host:port" that clients dial.
 func (p *Proxy) Addr() string { return p.listener.Addr().String() }
 
-// SetTarget sends connections made from now on to another address.
-func (p *Proxy) SetTarget(addr string) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.target = addr
-}
-
 // Cut resets every open connection on both sides (RST, not FIN); bytes on
 // their way are lost. It returns how many there were. New connections are
 // taken as before.
