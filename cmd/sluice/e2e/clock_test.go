@@ -46,7 +46,7 @@ func TestClockSetAfterAnHourWithoutNetwork(t *testing.T) {
 		t.Run(payload, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				p := bootIn1970(t, payload)
-				p.points = 5
+				p.points = 3
 				p.far.cutAll(true)
 				p.start()
 				time.Sleep(untrustedHour)

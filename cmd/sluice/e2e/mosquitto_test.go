@@ -21,44 +21,24 @@ import (
 // Mosquitto must be installed.
 func mosquitto(t *testing.T) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0") // the broker cannot be told to choose a port itself
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil {
-		t.Fatal(err)
-	}
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := filepath.Join(t.TempDir(), "mosquitto.conf")
-	config := fmt.Sprintf("user %s\nlistener %d 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"+
-		"set_tcp_nodelay true\nlog_dest stderr\nlog_type all\n", me.Username, port)
-	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
+	address, file := mosquittoConfig(t)
 	cmd := exec.Command("mosquitto", "-c", file)
 	out, err := cmd.StderrPipe()
-	if err != nil {
-		t.Fatal(err)
+	if err == nil {
+		err = cmd.Start()
 	}
-	if err := cmd.Start(); err != nil {
+	if err != nil {
 		t.Fatal(err)
 	}
 	running, read := make(chan string, 2), make(chan struct{})
 	go func() {
 		defer close(read)
 		var log strings.Builder
-		up := false
-		for s := bufio.NewScanner(out); s.Scan(); {
-			if !up {
+		for s := bufio.NewScanner(out); s.Scan(); { // to the end, as it blocks when nobody reads
+			if log.Len() < 64<<10 {
 				log.WriteString(s.Text() + "\n")
 			}
-			if !up && strings.Contains(s.Text(), "running") {
-				up = true
+			if strings.HasSuffix(s.Text(), " running") {
 				running <- ""
 			}
 		}
@@ -78,6 +58,29 @@ func mosquitto(t *testing.T) string {
 		t.Fatal("mosquitto does not come up")
 	}
 	return address
+}
+
+// mosquittoConfig writes the configuration of a broker that bounds nothing, and
+// returns the address in it and the file.
+func mosquittoConfig(t *testing.T) (address, file string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0") // the broker cannot be told to choose a port itself
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(t.TempDir(), "mosquitto.conf")
+	config := fmt.Sprintf("user %s\nlistener %d 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"+
+		"set_tcp_nodelay true\nlog_dest stderr\nlog_type notice\nlog_type information\nlog_type warning\nlog_type error\n",
+		me.Username, l.Addr().(*net.TCPAddr).Port)
+	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return l.Addr().String(), file
 }
 
 // subscribe has every message below plant/ handed to received, in the order of

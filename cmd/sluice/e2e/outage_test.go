@@ -20,11 +20,11 @@ func (p *plant) verdict(waiting uint64) {
 
 // TestDaysOfOutages is 72 hours of 50 points a second with outages of hours,
 // a black hole, flapping in the middle of the drain, and a restart. With the
-// race detector it is 3.6 hours, unless the full length is asked for.
+// race detector it is 2.4 hours, unless the full length is asked for.
 func TestDaysOfOutages(t *testing.T) {
 	hour := time.Hour
 	if raced && !torture() {
-		hour = 3 * time.Minute
+		hour = 2 * time.Minute
 	}
 	began := time.Now()
 	synctest.Test(t, func(t *testing.T) {
@@ -76,6 +76,9 @@ func TestEveryPayloadOrderAndLevel(t *testing.T) {
 	for _, payload := range []string{"json", "json-device"} {
 		for _, order := range []string{"live-first", "in-order"} {
 			for _, level := range []spool.Level{spool.Memory, spool.Spill, spool.Buffered, spool.Sync} {
+				if order == "in-order" && level != spool.Buffered {
+					continue // the level cannot tell the order
+				}
 				t.Run(payload+" "+order+" "+string(level), func(t *testing.T) {
 					synctest.Test(t, func(t *testing.T) { cutEverywhere(t, payload, order, level) })
 				})
