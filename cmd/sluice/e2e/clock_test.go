@@ -78,28 +78,29 @@ func TestClockSetAfterAnHourConnected(t *testing.T) {
 	})
 }
 
-// TestClockSetAfterARestart restarts the gateway, not the machine, in the
-// middle of the hour: the samples of the first process are corrected by the
-// second.
+// TestClockSetAfterARestart ends the gateway, not the machine, in the middle
+// of the hour: the samples of the first process are corrected by the second.
 func TestClockSetAfterARestart(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := bootIn1970(t, "json-device")
-		p.buffer.ClockWait = 2 * time.Hour
-		p.up.Grace = time.Second
-		p.start()
-		time.Sleep(untrustedHour / 2)
-		p.stop()
-		p.nothingYet()
-		p.start()
-		time.Sleep(untrustedHour / 2)
-		p.nothingYet()
-		p.setClock()
-		time.Sleep(5 * time.Minute)
-		p.stop()
-		p.start()
-		time.Sleep(time.Minute)
-		p.allTrue(1)
-	})
+	for name, again := range map[string]func(*plant){"in good order": (*plant).restart, "killed": (*plant).crash} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := bootIn1970(t, "json-device")
+				p.buffer.ClockWait = 2 * time.Hour
+				p.up.Grace = time.Second
+				p.start()
+				time.Sleep(untrustedHour / 2)
+				p.nothingYet()
+				again(p)
+				time.Sleep(untrustedHour / 2)
+				p.nothingYet()
+				p.setClock()
+				time.Sleep(5 * time.Minute)
+				again(p)
+				time.Sleep(time.Minute)
+				p.allTrue(1)
+			})
+		})
+	}
 }
 
 // TestSamplesOfAnEarlierBootAreFlagged reboots the machine within the hour.

@@ -19,7 +19,7 @@ func (p *plant) verdict(waiting uint64) {
 }
 
 // TestDaysOfOutages is 72 hours of 50 points a second with outages of hours,
-// a black hole, flapping in the middle of the drain, and a restart. With the
+// a black hole, flapping in the middle of the drain, a restart and kills. With the
 // race detector it is 2.4 hours, unless the full length is asked for.
 func TestDaysOfOutages(t *testing.T) {
 	hour := time.Hour
@@ -35,6 +35,7 @@ func TestDaysOfOutages(t *testing.T) {
 		time.Sleep(20 * hour)
 		p.far.cutAll(false)
 		p.flap(30) // while the backlog drains
+		p.crash()
 		time.Sleep(8 * hour)
 		p.far.blackHole(true)
 		time.Sleep(3 * hour)
@@ -46,6 +47,9 @@ func TestDaysOfOutages(t *testing.T) {
 		p.start()
 		time.Sleep(24 * hour)
 		p.far.cutAll(false)
+		p.awaitConnection()
+		time.Sleep(time.Second)
+		p.crash() // in the drain
 		time.Sleep(13 * hour)
 		p.finish(24 * hour)
 		p.verdict(0)

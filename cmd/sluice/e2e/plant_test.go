@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"math/bits"
 	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -214,6 +215,27 @@ func (p *plant) stop() {
 		stop()
 	}
 	p.stops = nil
+}
+
+// restart ends the process in good order and starts it again.
+func (p *plant) restart() {
+	p.t.Helper()
+	p.stop()
+	p.start()
+}
+
+// crash ends the process as SIGKILL does: the next one finds the files as they
+// were between two polls.
+func (p *plant) crash() {
+	p.t.Helper()
+	p.stops[0]()
+	p.far.cutAll(true)
+	dir := filepath.Join(p.t.TempDir(), "data")
+	p.check(os.CopyFS(dir, os.DirFS(p.dir)))
+	p.stop()
+	p.dir = dir
+	p.far.cutAll(false)
+	p.start()
 }
 
 // awaitConnection waits until the upstream is connected.
