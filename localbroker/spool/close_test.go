@@ -64,6 +64,20 @@ func TestCloseWhileALaneFindsDamage(t *testing.T) {
 	}
 }
 
+// refuse appends until 300 records or so were refused because of want, and
+// returns their number.
+func refuse(t *testing.T, s *Spool, want error) (n int) {
+	for n < 300 {
+		err := s.Append(poll(newClock(), 0, 20))
+		if errors.Is(err, want) {
+			n += 20
+		} else if err != nil {
+			t.Fatal(err)
+		}
+	}
+	return n
+}
+
 // TestRefusalsSurviveAnOrderlyStop: what was refused until the end is told by
 // the next process, once, also if the disk is still full.
 func TestRefusalsSurviveAnOrderlyStop(t *testing.T) {
@@ -72,17 +86,7 @@ func TestRefusalsSurviveAnOrderlyStop(t *testing.T) {
 		cfg.Max, cfg.Full = 4*minSegmentSize, Stop
 		s, fsys, _ := logOf(t, cfg, clock, 20)
 		refused := map[mapping.DropCause]int{}
-		refuse := func(want error, cause mapping.DropCause) {
-			for refused[cause] < 300 {
-				err := s.Append(poll(clock, 0, 20))
-				if errors.Is(err, want) {
-					refused[cause] += 20
-				} else if err != nil {
-					t.Fatal(err)
-				}
-			}
-		}
-		refuse(ErrFull, mapping.DropFullNewest)
+		refused[mapping.DropFullNewest] = refuse(t, s, ErrFull)
 		if level.onDisk() {
 			drain(t, mustCursor(t, s, "up"))
 			s.tick()
@@ -92,7 +96,7 @@ func TestRefusalsSurviveAnOrderlyStop(t *testing.T) {
 				}
 				return nil
 			}
-			refuse(syscall.ENOSPC, mapping.DropDiskError)
+			refused[mapping.DropDiskError] = refuse(t, s, syscall.ENOSPC)
 		}
 		if err := s.Close(); err != nil && !errors.Is(err, syscall.ENOSPC) && !errors.Is(err, ErrFull) {
 			t.Fatal(err)

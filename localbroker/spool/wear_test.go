@@ -47,8 +47,8 @@ func TestCursorsAreForcedOnceAMinute(t *testing.T) {
 	}
 }
 
-// TestARepeatAfterAPowerCutIsAMinuteAtMost.
-func TestARepeatAfterAPowerCutIsAMinuteAtMost(t *testing.T) {
+// TestAPowerCutRepeatsAMinuteAtMost: of what was acknowledged.
+func TestAPowerCutRepeatsAMinuteAtMost(t *testing.T) {
 	for seed := range uint64(20) {
 		fsys := newCrashFS(rand.New(rand.NewPCG(seed, 1)))
 		clock, cfg := newClock(), testConfig(Sync)
