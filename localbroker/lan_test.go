@@ -218,6 +218,7 @@ func TestDelayedWillGoesWithItsSession(t *testing.T) {
 				will := append([]byte{5, 0x18, 0, 0, 0x0e, 0}, text("lan/state")...)                          // delay 3584 s
 				w.send(w.connectFrame("flaps", 0x06, 60, []byte{0x11, 0, 0, 0x0e, 0x10}, will, text("gone"))) // clean start
 				w.expect(0x20)
+				synctest.Wait() // the CONNACK is written before the session is entered
 				client := b.connectionOf("flaps").client
 				if close {
 					_ = w.conn.Close()
