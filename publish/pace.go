@@ -40,7 +40,7 @@ func (p *pace) observe(latency time.Duration, now time.Time, grow bool) {
 	if p.least[1] > 0 {
 		base = min(base, p.least[1])
 	}
-	switch limit := max(base*3/2, base+paceSlack); {
+	switch limit := max(base*13/10, base+paceSlack); {
 	case latency > limit:
 		if now.Sub(p.shrunk) >= latency { // once a round trip
 			p.size, p.start, p.shrunk = max(1, p.size*0.7), false, now

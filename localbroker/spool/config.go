@@ -85,11 +85,11 @@ var (
 )
 
 // SetDefaults fills in level buffered, folder /var/lib/sluice/spool, policy
-// drop-oldest, sync_interval 1 s, clock_wait 15 min.
+// drop-oldest, sync_interval 1 s, clock_wait 2 h.
 func (c *Config) SetDefaults() {
 	*c = Config{
 		Level: Buffered, Dir: "/var/lib/sluice/spool", Full: DropOldest,
-		SyncInterval: time.Second, ClockWait: 15 * time.Minute,
+		SyncInterval: time.Second, ClockWait: 2 * time.Hour,
 	}
 }
 

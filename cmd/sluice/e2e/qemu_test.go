@@ -24,6 +24,7 @@ var boards = []struct {
 	target  []string
 	machine []string
 }{
+	{"amd64", []string{"GOARCH=amd64"}, []string{"qemu-x86_64-static", "-cpu", "qemu64"}},
 	{"arm64", []string{"GOARCH=arm64"}, []string{"qemu-aarch64-static", "-cpu", "cortex-a53"}},
 	{"arm v7", []string{"GOARCH=arm", "GOARM=7"}, []string{"qemu-arm-static", "-cpu", "cortex-a7"}},
 	{"arm v6", []string{"GOARCH=arm", "GOARM=6"}, []string{"qemu-arm-static", "-cpu", "arm1176"}},
