@@ -298,10 +298,6 @@ func encodePair(cert *tls.Certificate) ([]byte, error) {
 	if !ok {
 		return nil, errors.New("the private key signs nothing")
 	}
-	var data []byte
-	for _, der := range cert.Certificate {
-		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
-	}
 	key, err := encodeKey(signer)
-	return append(data, key...), err
+	return append(ServerPEM(cert), key...), err
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"os"
@@ -264,6 +265,15 @@ func (s *Store) newServer(ca *Authority, names []string) (*tls.Certificate, erro
 		return nil, err
 	}
 	return pair(append([]*x509.Certificate{cert}, issuers...), key)
+}
+
+// ServerPEM returns a certificate with its issuers, without the key.
+func ServerPEM(cert *tls.Certificate) []byte {
+	var data []byte
+	for _, der := range cert.Certificate {
+		data = append(data, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+	}
+	return data
 }
 
 // commonName returns the first host name that fits and is not "localhost".
