@@ -176,8 +176,11 @@ func TestExitCodesOfCerts(t *testing.T) {
 			t.Errorf("sluice %v: exit code %d, want %d with %q\n%s%s", args, code, test.code, test.want, out, errs)
 		}
 	}
+	if _, errs, code := sluice(finished(t), "run", "-c", "site.yaml"); code != exitOK {
+		t.Errorf("the gateway does not run beside the folder: exit code %d\n%s", code, errs)
+	}
 	if _, err := os.Stat("data/certs/ca.pem"); err != nil {
-		t.Error("the data folder is not that of the site file")
+		t.Error("the data folder is not that of the site file, or the gateway has cleared it")
 	}
 }
 

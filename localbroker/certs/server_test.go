@@ -52,7 +52,7 @@ func TestServerCertificateIsRenewed(t *testing.T) {
 		want   bool
 	}{
 		"nothing happens":        {func(*bench) {}, false},
-		"half of its life":       {func(b *bench) { b.now = b.now.Add(serverLife / 2) }, false},
+		"six tenths of its life": {func(b *bench) { b.now = b.now.Add(serverLife * 6 / 10) }, false},
 		"two thirds of its life": {func(b *bench) { b.now = b.now.Add(serverLife*2/3 + time.Hour) }, true},
 		"after its end":          {func(b *bench) { b.now = b.now.Add(2 * serverLife) }, true},
 		"a new address":          {func(b *bench) { b.names = append(b.names, "192.168.1.8") }, true},
