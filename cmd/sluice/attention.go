@@ -50,6 +50,9 @@ func (s *status) attention(wait time.Duration) []string {
 			say("upstream %s: %d records were dropped before it could get them", u.Name, u.Lost)
 		}
 	}
+	for i := range s.Former {
+		all = append(all, s.Former[i].attention())
+	}
 	for _, stage := range s.Hanging {
 		say("%s does not answer", stage)
 	}

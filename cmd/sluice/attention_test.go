@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/localbroker/spool"
 	"sluice/publish"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
@@ -38,12 +39,24 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"refuses point power, input 52, with exception 2": func(s *status) {
 			s.Buses[0].Devices[0].Refused = []modbus.RefusedPoint{{Point: "power", Table: "input", Address: 52, Reason: "exception 2"}}
 		},
-		"trust: always":            func(s *status) { s.Clock.Trusted = false },
-		"log: the disk refuses":    func(s *status) { s.Spool.Failing = true },
-		"cloud is not connected":   func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
-		"cloud: another client":    func(s *status) { s.Upstreams[0].Hint = "another client" },
-		"cloud: 3 messages":        func(s *status) { s.Upstreams[0].Unsent = 3 },
-		"cloud: 4 records":         func(s *status) { s.Upstreams[0].Lost = 4 },
+		"trust: always":          func(s *status) { s.Clock.Trusted = false },
+		"log: the disk refuses":  func(s *status) { s.Spool.Failing = true },
+		"cloud is not connected": func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
+		"cloud: another client":  func(s *status) { s.Upstreams[0].Hint = "another client" },
+		"cloud: 3 messages":      func(s *status) { s.Upstreams[0].Unsent = 3 },
+		"cloud: 4 records":       func(s *status) { s.Upstreams[0].Lost = 4 },
+		"7 records wait for it, kept until 7 days after": func(s *status) {
+			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{Records: 7}, &spool.Config{})}
+		},
+		"until 2026-11-28T00:00:00Z": func(s *status) {
+			s.Former = []formerStatus{newFormerStatus("old", time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), spool.Pending{}, &spool.Config{})}
+		},
+		"can fill the log": func(s *status) {
+			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{}, &spool.Config{Full: spool.Stop})}
+		},
+		"every record is written to disk": func(s *status) {
+			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{}, &spool.Config{Level: spool.Spill})}
+		},
 		"bus line does not answer": func(s *status) { s.Hanging = []string{"bus line"} },
 	} {
 		s := well()

@@ -280,7 +280,7 @@ func TestEveryProblemCodeIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload} {
+	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload, codeForget} {
 		if !strings.Contains(string(page), "## "+code+" ") {
 			t.Errorf("%s is not in docs/problems.md", code)
 		}

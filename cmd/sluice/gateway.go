@@ -31,6 +31,7 @@ type gateway struct {
 	started time.Time
 	keeper  *stage // regular work of the spool, and the watch over the clock
 	askLog  inquiry
+	former  formerUpstreams
 
 	mu        sync.Mutex // guards all below
 	site      *site
@@ -146,9 +147,6 @@ func (u *upstream) connected() bool { return u.Stats().State == publish.StateCon
 // start sets the parts to work that are not yet, against the direction of the
 // data, so that each finds its successor listening.
 func (g *gateway) start(p *parts) {
-	if p.web.stage == nil {
-		p.web.stage = startStage("http", g.log, p.web.Run)
-	}
 	for _, u := range p.upstreams {
 		if u.stage == nil {
 			g.devices.tell(u)
@@ -167,6 +165,9 @@ func (g *gateway) start(p *parts) {
 	g.values.Forget()
 	g.devices.adopt(p.site, g.clock.Now())
 	p.field.stage = startStage("field", g.log, p.field.runs()...)
+	if p.web.stage == nil { // last, as it asks all the others
+		p.web.stage = startStage("http", g.log, p.web.Run)
+	}
 }
 
 // now returns the parts at work.

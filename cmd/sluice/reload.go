@@ -50,6 +50,11 @@ func (g *gateway) reloadSite() {
 		if f := (*failure)(nil); errors.As(err, &f) {
 			note.Problems = f.problems
 		}
+	}
+	g.mu.Lock()
+	g.reload = note
+	g.mu.Unlock()
+	if err != nil {
 		g.log.Error("site file not taken, the old one goes on", "err", err)
 	} else {
 		g.log.Info("site file reloaded", "site", g.now().site.model.Name)
@@ -57,9 +62,6 @@ func (g *gateway) reloadSite() {
 	for _, section := range restart {
 		g.log.Warn("a changed section waits for a restart", "section", section)
 	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.reload = note
 }
 
 // tryReload returns the sections that wait for a restart, and why the new file
@@ -83,6 +85,7 @@ func (g *gateway) tryReload() (restart []string, err error) {
 		restart = append(restart, "log.format")
 		s.Log.Format = old.site.Log.Format
 	}
+	had := g.spool.Cursors()
 	next, err := g.prepare(s, old)
 	if err == nil {
 		g.replace(old, next)
@@ -91,11 +94,12 @@ func (g *gateway) tryReload() (restart []string, err error) {
 		}
 	}
 	if err != nil {
-		g.dropCursors(old.site) // those of upstreams that did not come to be
+		g.dropNew(had)
+		g.reviewFormer(g.now().site)
 		return restart, err
 	}
 	g.level.follow(s.Log)
-	g.dropCursors(s)
+	g.reviewFormer(s)
 	return restart, nil
 }
 
@@ -170,20 +174,6 @@ func (p *parts) ready(old *parts) error {
 		}
 	}
 	return nil
-}
-
-// dropCursors lets go of what waits for upstreams that are no longer in s.
-func (g *gateway) dropCursors(s *site) {
-	for _, name := range g.spool.Cursors() {
-		if slices.ContainsFunc(s.Upstreams, func(c publish.Config) bool { return c.Name == name }) {
-			continue
-		}
-		if err := g.spool.DropCursor(name); err != nil {
-			g.log.Error("the place of a former upstream in the log could not be removed", "upstream", name, "err", err)
-			continue
-		}
-		g.log.Warn("upstream is no longer in the site file, what waited for it is let go", "upstream", name)
-	}
 }
 
 // logProblems logs what is wrong with a site file, one line a problem.

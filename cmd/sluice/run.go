@@ -79,7 +79,8 @@ func run(ctx context.Context, path, level string, logs io.Writer) error {
 	if err != nil {
 		return errors.Join(err, g.spool.Close())
 	}
-	g.dropCursors(s)
+	g.openFormer(s.Buffer.Dir)
+	g.reviewFormer(s)
 	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
 	g.start(p)
 	g.serve(ctx, hangUp, newNotifier(os.Getenv))

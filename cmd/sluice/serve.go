@@ -15,7 +15,7 @@ const lookInterval = 5 * time.Second
 
 // serve tells systemd that the gateway runs, reloads when hangUp says so, and
 // keeps the watchdog quiet for as long as every stage makes progress. It
-// returns when ctx is done.
+// returns when ctx is done. Between whiles it looks after former upstreams.
 func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier) {
 	interval := lookInterval
 	if n.watchdog > 0 {
@@ -37,6 +37,9 @@ func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier
 			said = g.summary()
 			g.notify(n.ready(said))
 		case <-ticker.C:
+			if g.former.due(g.clock.Now()) {
+				g.reviewFormer(g.now().site)
+			}
 			was := hung
 			if hung = g.hanging(); hung == "" {
 				g.notify(n.alive())

@@ -27,6 +27,7 @@ type siteFile struct {
 	Buffer    spool.Config       `yaml:"buffer"`
 	Broker    localbroker.Config `yaml:"broker"`
 	Upstreams []publish.Config   `yaml:"upstreams"`
+	Forget    []string           `yaml:"forget_upstreams"` // former upstreams whose place in the log is let go at once
 	HTTP      dashboard.Config   `yaml:"http"`
 	Log       logConfig          `yaml:"log"`
 }
@@ -75,6 +76,7 @@ const (
 	codeBus           = "SLUICE-CFG-301" // a bus that cannot be opened as described
 	codeUnreadable    = "SLUICE-CFG-302" // a device that cannot be polled as described
 	codeOverload      = "SLUICE-CFG-303" // a bus that cannot keep the intervals (warning)
+	codeForget        = "SLUICE-CFG-304" // an upstream that is to be let go, and is there
 )
 
 // site is a site file ready to run.
@@ -127,6 +129,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	s.defaultTopics()
 	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)
+	problems = append(problems, s.forgetProblems(doc)...)
 	problems = append(problems, s.topicProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {

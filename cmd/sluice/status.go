@@ -35,6 +35,7 @@ type status struct {
 	Spool     spool.Stats       `json:"spool"`
 	Broker    localbroker.Stats `json:"broker"`
 	Upstreams []upstreamStatus  `json:"upstreams"`
+	Former    []formerStatus    `json:"former_upstreams"` // no longer in the site file, and still kept
 	// Hanging names stages that did not answer in time; what is shown of them
 	// is old.
 	Hanging []string `json:"hanging,omitempty"`
@@ -85,6 +86,7 @@ func (g *gateway) snapshot() *status {
 		stats := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.Stats)
 		s.Upstreams = append(s.Upstreams, upstreamStatus{stats, s.Spool.Cursors[u.cfg.Name].Lost})
 	}
+	s.Former = g.former.list(s.Spool.Cursors, p.site)
 	s.Attention = s.attention(p.site.Buffer.ClockWait)
 	return s
 }
