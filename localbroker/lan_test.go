@@ -253,6 +253,7 @@ func TestQoS2MessagesNeverCompletedAreBounded(t *testing.T) {
 	for _, version := range []byte{4, 5} {
 		inBubble(t, testConfig(), func(b *Broker, pipe func(byte) *wire) {
 			w := pipe(version).connect("flood", 0x11, 0, 0, 1, 0)
+			synctest.Wait() // the CONNACK is written before the session is entered
 			g := b.connectionOf("flood")
 			for id := uint16(1); id <= receiveMaximum; id++ {
 				w.publish("plant/free/x", "x", 2, id, false)

@@ -159,12 +159,13 @@ func (g *gateway) start(p *parts) {
 	} else {
 		p.broker.SetPoints(p.site.points())
 	}
-	g.mu.Lock()
-	g.site, g.field, g.broker, g.upstreams, g.web = p.site, p.field, p.broker, p.upstreams, p.web
-	g.mu.Unlock()
 	g.values.Forget()
 	g.devices.adopt(p.site, g.clock.Now())
+	g.mu.Lock()
+	g.site, g.field, g.broker, g.upstreams, g.web = p.site, p.field, p.broker, p.upstreams, p.web
+	// Under the lock, as a status page that was kept may be asking already.
 	p.field.stage = startStage("field", g.log, p.field.runs()...)
+	g.mu.Unlock()
 	if p.web.stage == nil { // last, as it asks all the others
 		p.web.stage = startStage("http", g.log, p.web.Run)
 	}

@@ -48,7 +48,9 @@ func TestSamplesOfAnUntrustedClockWaitAndAreCorrected(t *testing.T) {
 func TestTheWaitForTheClockEnds(t *testing.T) {
 	clock := newClock()
 	clock.stamp.Trusted = false
-	s := mustOpen(t, t.TempDir(), testConfig(Buffered), clock)
+	cfg := testConfig(Buffered)
+	cfg.ClockWait = 15 * time.Minute
+	s := mustOpen(t, t.TempDir(), cfg, clock)
 	c := mustCursor(t, s, "up")
 	mustAppend(t, s, poll(clock, 0, 3))
 	for range 14 {
