@@ -118,6 +118,7 @@ func TestWhatBuildRefuses(t *testing.T) {
 		"unit 0 on a line":          {"site: s\ndevices:\n  - { name: d, on: /dev/tty1, unit: 0, points: { a: coil 1 } }\n", "3:37 " + CodeUnit},
 		"odd baud":                  {"site: s\nbuses: { l: { serial: /dev/tty1, baud: 9601 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:40 " + CodeBus},
 		"baud on TCP":               {"site: s\nbuses: { l: { tcp: h, baud: 9600 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:29 " + CodeBus},
+		"low_latency on TCP":        {"site: s\nbuses: { l: { tcp: h, low_latency: true } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:36 " + CodeBus},
 		"port 70000":                {"site: s\nbuses: { l: { tcp: h:70000 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:20 " + CodeBus},
 		"server without port":       {"site: s\nbuses: { l: { rtu-over-tcp: h } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:29 " + CodeBus},
 		"factory settings clash": {"site: s\ndevices:\n  - { name: a, on: /dev/tty1, profile: eastron-sdm630 }\n  - { name: b, on: /dev/tty1, unit: 2, profile: eastron-sdm120 }\n",

@@ -67,11 +67,12 @@ func (b *builder) buses() {
 
 // bus checks one bus and turns it into what links need.
 func (b *builder) bus(path string, c *BusConfig) busBuild {
-	bus := busBuild{timeout: c.Timeout, Bus: Bus{Baud: c.Baud, RS485: c.RS485, Echo: c.Echo, Pause: c.Pause, Turnaround: c.Turnaround,
-		ConnectDelay: c.ConnectDelay, IdleClose: c.IdleClose}}
+	bus := busBuild{timeout: c.Timeout, Bus: Bus{Baud: c.Baud, RS485: c.RS485, Echo: c.Echo, LowLatency: c.LowLatency,
+		Pause: c.Pause, Turnaround: c.Turnaround, ConnectDelay: c.ConnectDelay, IdleClose: c.IdleClose}}
 	b.busAddress(path, c, &bus)
 	if bus.Kind != BusSerial && bus.Kind != 0 {
-		for key, said := range map[string]bool{"baud": c.Baud != 0, "format": c.Format != "", "rs485": c.RS485.Enabled} {
+		for key, said := range map[string]bool{"baud": c.Baud != 0, "format": c.Format != "", "rs485": c.RS485.Enabled,
+			"low_latency": c.LowLatency != nil} {
 			if said {
 				b.fail(b.at(path+"."+key), CodeBus, key+" is for serial buses; this one is "+bus.Kind.String(), "remove it; the terminal server has its own setting")
 			}

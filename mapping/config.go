@@ -52,6 +52,9 @@ type BusConfig struct {
 	RS485  RS485Config `yaml:"rs485"`
 	// Echo says that the adapter sends back what it is given.
 	Echo bool `yaml:"echo"`
+	// LowLatency asks the port's driver to hand on characters at once, where it
+	// can; nil means true.
+	LowLatency *bool `yaml:"low_latency"`
 	// Pause is kept between two requests, Turnaround after a broadcast or
 	// before the direction changes.
 	Pause        time.Duration `yaml:"pause"`

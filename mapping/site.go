@@ -52,6 +52,9 @@ type Bus struct {
 	Format  Format
 	RS485   RS485Config
 	Echo    bool
+	// LowLatency asks the driver of a serial port to hand on characters at once;
+	// nil leaves it to the link, which does.
+	LowLatency *bool
 	// Pause and Turnaround are 0 for the link's own.
 	Pause, Turnaround time.Duration
 	ConnectDelay      time.Duration

@@ -10,7 +10,7 @@ import (
 // wrong with it.
 func (s *site) bus(m *mapping.Bus) (bus, []link.FieldError) {
 	c := link.Config{Baud: m.Baud, Pause: m.Pause, TurnAround: m.Turnaround, ConnectDelay: m.ConnectDelay,
-		CloseWhenIdle: m.IdleClose, Units: map[uint8]link.Unit{}}
+		CloseWhenIdle: m.IdleClose, LowLatency: m.LowLatency, Units: map[uint8]link.Unit{}}
 	switch m.Kind {
 	case mapping.BusSerial:
 		c.Serial = m.Address
