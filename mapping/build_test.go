@@ -46,6 +46,19 @@ func TestEveryProblemOfABrokenSiteAtOnce(t *testing.T) {
 	}
 }
 
+func TestFormatsThatAreNoneSayWhatToWrite(t *testing.T) {
+	for text, want := range map[string]string{"7E1": "set the device to RTU", "7o2": "set the device to RTU", "8n1": "write 8N1", "9N1": "8N1, 8E1", "8N11": "8N1, 8E1"} {
+		if _, failure := parseFormat(text); failure == nil || !strings.Contains(failure.Fix, want) {
+			t.Errorf("%s: got %+v, want a fix with %q", text, failure, want)
+		}
+	}
+	for _, text := range []string{"8N1", "8E1", "8O1", "8N2", "8E2", "8O2"} {
+		if f, failure := parseFormat(text); failure != nil || f.String() != text {
+			t.Errorf("%s: got %s, %+v", text, f, failure)
+		}
+	}
+}
+
 func TestBadDeviceIsDisabledAndTheOthersRun(t *testing.T) {
 	site, problems := tryLoad(`site: s
 devices:
@@ -118,6 +131,7 @@ func TestWhatBuildRefuses(t *testing.T) {
 		"unit 0 on a line":          {"site: s\ndevices:\n  - { name: d, on: /dev/tty1, unit: 0, points: { a: coil 1 } }\n", "3:37 " + CodeUnit},
 		"odd baud":                  {"site: s\nbuses: { l: { serial: /dev/tty1, baud: 9601 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:40 " + CodeBus},
 		"baud on TCP":               {"site: s\nbuses: { l: { tcp: h, baud: 9600 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:29 " + CodeBus},
+		"7 data bits":               {"site: s\nbuses: { l: { serial: /dev/tty1, format: 7E1 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:42 " + CodeBus},
 		"low_latency on TCP":        {"site: s\nbuses: { l: { tcp: h, low_latency: true } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:36 " + CodeBus},
 		"port 70000":                {"site: s\nbuses: { l: { tcp: h:70000 } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:20 " + CodeBus},
 		"server without port":       {"site: s\nbuses: { l: { rtu-over-tcp: h } }\ndevices:\n  - { name: d, points: { a: coil 1 } }\n", "2:29 " + CodeBus},

@@ -161,16 +161,21 @@ func hostPort(s string, kind BusKind) (string, *configs.ValueError) {
 	return net.JoinHostPort(host, strconv.Itoa(number)), nil
 }
 
-// parseFormat reads 8N1 and the like.
+// parseFormat reads 8N1 and the like. 7E1 and its kin are for Modbus ASCII
+// (Modbus over Serial Line V1.02 §2.5.2); a device set to it will not answer,
+// whatever the format says.
 func parseFormat(s string) (Format, *configs.ValueError) {
-	if len(s) == 3 && (s[0] == '7' || s[0] == '8') && strings.IndexByte("NEO", s[1]) >= 0 && (s[2] == '1' || s[2] == '2') {
-		return Format{int(s[0] - '0'), s[1], int(s[2] - '0')}, nil
-	}
 	fix := "data bits, parity, stop bits: 8N1, 8E1, 8O1 or 8N2"
-	if up := strings.ToUpper(s); up != s {
-		if _, failure := parseFormat(up); failure == nil {
-			fix = "write " + up
+	up := strings.ToUpper(s)
+	if len(up) == 3 && (up[0] == '7' || up[0] == '8') && strings.IndexByte("NEO", up[1]) >= 0 && (up[2] == '1' || up[2] == '2') {
+		switch {
+		case up[0] == '7':
+			return Format{}, &configs.ValueError{Code: CodeBus, Message: quote(s) + " has 7 data bits, Modbus RTU needs 8",
+				Fix: "set the device to RTU, not ASCII, and to 8 data bits; then write 8N1, 8E1, 8O1 or 8N2, as it is set"}
+		case up == s:
+			return Format{s[1], int(s[2] - '0')}, nil
 		}
+		fix = "write " + up
 	}
 	return Format{}, &configs.ValueError{Code: CodeBus, Message: quote(s) + " is not a serial format", Fix: fix}
 }

@@ -62,16 +62,16 @@ type Bus struct {
 	Devices           []int // indexes into Site.Devices
 }
 
-// Format is the shape of a character on a serial line.
+// Format is the shape of a character on a serial line. Its data bits are 8
+// (Modbus over Serial Line V1.02 §2.5.1).
 type Format struct {
-	DataBits int  // 7 or 8
 	Parity   byte // 'N', 'E' or 'O'
 	StopBits int  // 1 or 2
 }
 
 // String returns the format as in data sheets: 8N1.
 func (f Format) String() string {
-	return string([]byte{byte('0' + f.DataBits), f.Parity, byte('0' + f.StopBits)})
+	return string([]byte{'8', f.Parity, byte('0' + f.StopBits)})
 }
 
 // Device is one unit on a bus.

@@ -1,6 +1,7 @@
 package link
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -50,7 +51,8 @@ type Config struct {
 	// Baud is the speed of the line, 50 to 4,000,000 bit/s. For RTUOverTCP it
 	// is the speed behind the device server, for the timing only.
 	Baud int `yaml:"baud"`
-	// Format is data bits, parity and stop bits: 8N1, 8E1, 8O1, 8N2, 7E1 ...
+	// Format is data bits, parity and stop bits: 8N1, 8E1, 8O1, 8N2, 8E2 or
+	// 8O2.
 	Format string `yaml:"format"`
 	// RS485 turns on direction control by the kernel; nil leaves it to the
 	// adapter.
@@ -163,7 +165,11 @@ func (c *Config) Validate() []FieldError {
 		report("baud", "use the speed set in the device, such as 9600", "%d bit/s is outside 50 to %d", c.Baud, maxBaud)
 	}
 	if _, err := ParseFormat(c.Format); err != nil {
-		report("format", "use 8N1, 8E1, 8O1 or 8N2", "%v", err)
+		fix := "use 8N1, 8E1, 8O1 or 8N2"
+		if errors.Is(err, errSevenBits) {
+			fix = "set the device to RTU and 8 data bits, then write 8N1, 8E1, 8O1 or 8N2"
+		}
+		report("format", fix, "%v", err)
 	}
 	if c.Echo != EchoAuto && c.Echo != EchoYes && c.Echo != EchoNo {
 		report("echo", "use auto, yes or no", "%q is none of auto, yes and no", c.Echo)
@@ -249,9 +255,16 @@ func hostPort(s string) (string, error) {
 	return s, nil
 }
 
-// Format is how a character looks on the line.
+// dataBits are those of every character of RTU (Modbus over Serial Line V1.02
+// §2.5.1).
+const dataBits = 8
+
+// errSevenBits is about a format of ASCII mode (Modbus over Serial Line V1.02
+// §2.5.2).
+var errSevenBits = errors.New("Modbus RTU needs 8 data bits; 7 are for Modbus ASCII, which is another protocol")
+
+// Format is how a character of 8 data bits looks on the line.
 type Format struct {
-	DataBits int  // 7 or 8
 	Parity   byte // 'N', 'E' or 'O'
 	StopBits int  // 1 or 2
 }
@@ -259,14 +272,17 @@ type Format struct {
 // ParseFormat reads data bits, parity and stop bits, as in "8E1".
 func ParseFormat(s string) (Format, error) {
 	if len(s) != 3 || s[0] != '7' && s[0] != '8' || strings.IndexByte("NEO", s[1]) < 0 || s[2] != '1' && s[2] != '2' {
-		return Format{}, fmt.Errorf("%q is no character format: 7 or 8 data bits, parity N, E or O, 1 or 2 stop bits, as in 8E1", s)
+		return Format{}, fmt.Errorf("%q is no character format: 8 data bits, parity N, E or O, 1 or 2 stop bits, as in 8E1", s)
 	}
-	return Format{DataBits: int(s[0] - '0'), Parity: s[1], StopBits: int(s[2] - '0')}, nil
+	if s[0] == '7' {
+		return Format{}, fmt.Errorf("%s: %w", s, errSevenBits)
+	}
+	return Format{Parity: s[1], StopBits: int(s[2] - '0')}, nil
 }
 
 // Bits returns the length of a character in bits, with its start bit.
 func (f Format) Bits() int {
-	bits := 1 + f.DataBits + f.StopBits
+	bits := 1 + dataBits + f.StopBits
 	if f.Parity != 'N' {
 		bits++
 	}

@@ -2,6 +2,7 @@ package link
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -59,14 +60,26 @@ func TestTarget(t *testing.T) {
 }
 
 func TestFormats(t *testing.T) {
-	for s, bits := range map[string]int{"8N1": 10, "8E1": 11, "8O1": 11, "8N2": 11, "7E1": 10, "7N1": 9, "8E2": 12} {
+	for s, bits := range map[string]int{"8N1": 10, "8E1": 11, "8O1": 11, "8N2": 11, "8E2": 12} {
 		if f, err := ParseFormat(s); err != nil || f.Bits() != bits {
 			t.Errorf("%s: %d bits, %v; want %d", s, f.Bits(), err, bits)
 		}
 	}
-	for _, s := range []string{"", "8N", "8N3", "6N1", "8X1", "8n1", "8N11"} {
+	for _, s := range []string{"", "8N", "8N3", "6N1", "8X1", "8n1", "8N11", "7E1", "7N2"} {
 		if _, err := ParseFormat(s); err == nil {
 			t.Errorf("%q passes for a format", s)
 		}
+	}
+}
+
+// TestSevenDataBitsAreRefused: a device with them speaks Modbus ASCII, and
+// another format alone would not help.
+func TestSevenDataBitsAreRefused(t *testing.T) {
+	c := Config{Serial: "/dev/ttyS7", Format: "7E1"}
+	c.SetDefaults()
+	problems := c.Validate()
+	if len(problems) != 1 || problems[0].Field != "format" || !strings.Contains(problems[0].Message, "8 data bits") ||
+		!strings.Contains(problems[0].Fix, "set the device to RTU") {
+		t.Errorf("got %+v", problems)
 	}
 }

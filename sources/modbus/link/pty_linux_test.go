@@ -45,7 +45,7 @@ func openPTY(t testing.TB, answer func(m *os.File, request []byte)) *device {
 		if ioctl == nil { // raw from the start, so that nothing is echoed
 			var termios *unix.Termios
 			if termios, ioctl = unix.IoctlGetTermios(int(fd), unix.TCGETS); ioctl == nil {
-				setRaw(termios, Format{DataBits: 8, Parity: 'N', StopBits: 1})
+				setRaw(termios, Format{Parity: 'N', StopBits: 1})
 				ioctl = unix.IoctlSetTermios(int(fd), unix.TCSETS, termios)
 			}
 		}
@@ -205,7 +205,7 @@ func TestDirectionControl(t *testing.T) {
 func TestTermios(t *testing.T) {
 	tests := map[string]struct{ cflag, iflag uint32 }{
 		"8N1": {unix.CS8, 0}, "8E1": {unix.CS8 | unix.PARENB, unix.INPCK}, "8O1": {unix.CS8 | unix.PARENB | unix.PARODD, unix.INPCK},
-		"8N2": {unix.CS8 | unix.CSTOPB, 0}, "7E1": {unix.CS7 | unix.PARENB, unix.INPCK}, "7O2": {unix.CS7 | unix.PARENB | unix.PARODD | unix.CSTOPB, unix.INPCK},
+		"8N2": {unix.CS8 | unix.CSTOPB, 0}, "8O2": {unix.CS8 | unix.PARENB | unix.PARODD | unix.CSTOPB, unix.INPCK},
 	}
 	for name, want := range tests {
 		format, err := ParseFormat(name)

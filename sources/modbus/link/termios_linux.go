@@ -61,12 +61,7 @@ func setRaw(t *unix.Termios, format Format) {
 	t.Iflag = unix.IGNBRK
 	t.Oflag = 0
 	t.Lflag = 0
-	t.Cflag = unix.CREAD | unix.CLOCAL
-	if format.DataBits == 7 {
-		t.Cflag |= unix.CS7
-	} else {
-		t.Cflag |= unix.CS8
-	}
+	t.Cflag = unix.CREAD | unix.CLOCAL | unix.CS8
 	if format.Parity != 'N' {
 		t.Cflag |= unix.PARENB
 		t.Iflag |= unix.INPCK
