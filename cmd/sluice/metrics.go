@@ -78,6 +78,7 @@ func spoolMetrics(m *dashboard.Metrics, s *spool.Stats) {
 	for cause, count := range s.Dropped {
 		m.Counter("sluice_spool_dropped_total", "Records that some upstream did not get, by cause.", float64(count), label("cause", cause))
 	}
+	m.Counter("sluice_spool_drops_untold_total", "Dropped records that some upstream may not be told of.", float64(s.DropsUntold))
 	m.Counter("sluice_spool_damages_total", "Damaged places that were stepped over.", float64(s.Damages))
 	m.Counter("sluice_spool_disk_errors_total", "Times the disk refused.", float64(s.DiskErrors))
 	m.Flag("sluice_spool_failing", "Whether the disk refuses now.", s.Failing)
