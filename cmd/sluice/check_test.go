@@ -63,6 +63,8 @@ func TestMistypedCommandLines(t *testing.T) {
 		"profiles are abb-b23":           {"simulate"},
 		"one site file":                  {"check", "a", "b"},
 		`did you mean "eastron-sdm630"?`: {"simulate", "eastron-sdm63"},
+		"write --tcp 127.0.0.1:5020":     {"simulate", "eastron-sdm630", "--tcp", "127.0.0.1"},
+		"--baud 9600 --format 8N1":       {"simulate", "eastron-sdm630", "--pty", "--format", "8X1"},
 	} {
 		if _, errs, _ := sluice(t.Context(), args...); !strings.Contains(errs, want) || strings.Contains(errs, "|") {
 			t.Errorf("%v: %q is not in\n%s", args, want, errs)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -14,6 +15,27 @@ import (
 	"sluice/sources/modbus/modbussim"
 	"sluice/sources/register"
 )
+
+// checkFlags finds lines and addresses that can never be had, as they are
+// written wrong.
+func (sim *simulation) checkFlags(line modbussim.LineConfig) error {
+	if err := line.Validate(); err != nil {
+		return fail(exitUsage, err, "write the line as in --baud 9600 --format 8N1")
+	}
+	for flag, addresses := range map[string][]string{"--tcp": sim.tcp, "--rtu-tcp": sim.rtuTCP} {
+		for _, address := range addresses {
+			_, port, err := net.SplitHostPort(address)
+			if err == nil {
+				_, err = strconv.ParseUint(port, 10, 16)
+			}
+			if err != nil {
+				return fail(exitUsage, fmt.Errorf("%s %s is not host:port with a port of 0 to 65535", flag, address),
+					"write "+flag+" 127.0.0.1:5020, with IPv6 [::1]:5020; port 0 takes a free one")
+			}
+		}
+	}
+	return nil
+}
 
 // portError gives an address that cannot be had its exit code.
 func portError(err error) error {

@@ -143,6 +143,9 @@ func (sim *simulation) open(server *modbussim.Server) (*ports, error) {
 		sim.tcp = []string{"127.0.0.1:5020"}
 	}
 	line := modbussim.LineConfig{Baud: sim.baud, Format: sim.format, Symlink: sim.symlink}
+	if err := sim.checkFlags(line); err != nil {
+		return nil, err
+	}
 	return p, sim.listen(server, line, p)
 }
 

@@ -27,7 +27,9 @@ type LineConfig struct {
 	wired bool // a real line: its wire does the pacing
 }
 
-func (c LineConfig) validate() error {
+// Validate says whether there can be such a line: it returns what is wrong with
+// the format or the speed, which is 0 to 4,000,000 bit/s.
+func (c LineConfig) Validate() error {
 	if _, err := c.charBits(); err != nil {
 		return err
 	}

@@ -35,7 +35,7 @@ type plug struct {
 // OpenPTY opens a pseudo-terminal that the units answer on, in raw mode. Give
 // Path to the client. Run serves it.
 func (s *Server) OpenPTY(cfg LineConfig) (*PTY, error) {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("open pseudo-terminal: %w", err)
 	}
 	p := &PTY{server: s, cfg: cfg, changed: make(chan struct{})}

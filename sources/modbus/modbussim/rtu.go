@@ -27,7 +27,7 @@ type chunk struct {
 // unknown functions with silence. Requests with a wrong CRC and to unknown
 // units are passed over. It returns nil after a proper end.
 func (s *Server) ServeRTU(ctx context.Context, line io.ReadWriteCloser, cfg LineConfig) error {
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return err
 	}
 	return s.serveRTU(ctx, line, cfg, "line", 0)

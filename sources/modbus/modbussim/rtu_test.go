@@ -38,7 +38,7 @@ func TestCharTime(t *testing.T) {
 		}
 	}
 	for _, bad := range []LineConfig{{Format: "7E1"}, {Format: "8X1"}, {Format: "8N3"}, {Format: "8N"}, {Baud: -1}, {Baud: 1e7}} {
-		if bad.validate() == nil {
+		if bad.Validate() == nil {
 			t.Errorf("%+v is accepted", bad)
 		}
 	}

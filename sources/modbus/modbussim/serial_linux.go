@@ -20,7 +20,7 @@ type serialPort struct {
 // speeds, and cfg.Format, for a client at the other end of a real line or of a
 // pair of pseudo-terminals. Run serves it.
 func (s *Server) OpenSerial(path string, cfg LineConfig) error {
-	err := cfg.validate()
+	err := cfg.Validate()
 	speed, known := speeds[cfg.Baud]
 	if err == nil && !known {
 		err = fmt.Errorf("%d Bd is not a standard speed", cfg.Baud)

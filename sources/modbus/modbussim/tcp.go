@@ -35,7 +35,7 @@ func (s *Server) ListenTCP(address string) (net.Addr, error) {
 // gateways offer, and returns the address in use. Run serves it. Each
 // connection is a line of its own.
 func (s *Server) ListenRTUOverTCP(address string, line LineConfig) (net.Addr, error) {
-	if err := line.validate(); err != nil {
+	if err := line.Validate(); err != nil {
 		return nil, fmt.Errorf("open RTU over TCP port: %w", err)
 	}
 	return s.listen("RTU over TCP", address, func(ctx context.Context, conn net.Conn) error {
