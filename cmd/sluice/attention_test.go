@@ -48,8 +48,10 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"7 records wait for it, kept until 7 days after": func(s *status) {
 			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{Records: 7}, &spool.Config{})}
 		},
-		"until 2026-11-28T00:00:00Z": func(s *status) {
-			s.Former = []formerStatus{newFormerStatus("old", time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC), spool.Pending{}, &spool.Config{})}
+		"upstream old is no longer in the site file; 8 records wait for it, kept until 2026-11-28T00:00:00Z: " +
+			"put the name back under upstreams, and it goes on where it was; to let go at once: forget_upstreams: [old]": func(s *status) {
+			since := time.Date(2026, 11, 21, 0, 0, 0, 0, time.UTC)
+			s.Former = []formerStatus{newFormerStatus("old", since, spool.Pending{Records: 8}, &spool.Config{})}
 		},
 		"can fill the log": func(s *status) {
 			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{}, &spool.Config{Full: spool.Stop})}

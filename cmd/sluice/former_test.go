@@ -129,6 +129,19 @@ func TestFormerUpstreamThatComesBackHasSevenNewDays(t *testing.T) {
 	c.at(15*day, false)
 }
 
+// TestFormerUpstreamThatComesBackWithARestart: the date that the run before has
+// noted counts no more, even if the name goes again in the same run.
+func TestFormerUpstreamThatComesBackWithARestart(t *testing.T) {
+	c := newCalendar(t, true)
+	c.at(0, true)
+	c.restart()
+	c.at(6*day, true, "cloud")
+	c.log.awaitText(t, "is back")
+	c.at(7*day, true) // the count begins here
+	c.at(14*day-time.Second, true)
+	c.at(14*day, false)
+}
+
 func TestUntrustedClockLetsGoOfNothing(t *testing.T) {
 	c := newCalendar(t, false)
 	c.at(0, true)
@@ -217,7 +230,8 @@ func TestForgottenUpstreamIsLetGoAtOnce(t *testing.T) {
 	}
 	text := siteText("127.0.0.1:1", "127.0.0.1:1", "") + "forget_upstreams: [old, cloud]\n"
 	_, problems, err := loadSite(siteOf(t, text))
-	if err == nil || len(problems) != 1 || problems[0].Code != codeForget || problems[0].Line == 0 || problems[0].Fix == "" {
+	if err == nil || len(problems) != 1 || problems[0].Code != codeForget || problems[0].Fix == "" ||
+		problems[0].Line != strings.Count(text, "\n") || problems[0].Column != 1+len("forget_upstreams: [old, ") {
 		t.Errorf("an upstream that is there: %v, %+v", err, problems)
 	}
 	if _, problems, err := loadSite(siteOf(t, strings.Replace(text, ", cloud]", "]", 1))); err != nil {
