@@ -294,13 +294,3 @@ func (l *lateness) add(m *arrival, taken time.Time) {
 		l.normal = append(l.normal, now.Sub(taken))
 	}
 }
-
-// quantiles returns the median, the 95th percentile and the largest.
-func quantiles(all []time.Duration) string {
-	if len(all) == 0 {
-		return "none"
-	}
-	s := slices.Sorted(slices.Values(all))
-	at := func(q float64) time.Duration { return s[int(q*float64(len(s)-1))].Round(100 * time.Microsecond) }
-	return fmt.Sprintf("n %d, median %v, 95 %% %v, longest %v", len(s), at(0.5), at(0.95), at(1))
-}
