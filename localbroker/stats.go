@@ -1,8 +1,11 @@
 package localbroker
 
 import (
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // Cause says why the broker refused something.
@@ -40,17 +43,29 @@ type ListenerStats struct {
 	Error     string `json:"error,omitempty"` // why it is not listening, or the last failed accept
 }
 
-// Stats is the state of the broker and what it has done since its start.
+// Stats is the state of the broker and what it has done since its start. The
+// clients one by one are Broker.Clients.
 type Stats struct {
 	Running       bool            `json:"running"`
+	Since         time.Time       `json:"since"` // when Run began, UTC; zero before
 	Listeners     []ListenerStats `json:"listeners"`
 	Clients       int             `json:"clients"`        // connected
+	ClientsMax    int             `json:"clients_max"`    // the most that were connected at a time
 	Sessions      int             `json:"sessions"`       // connected or not
-	Subscriptions int             `json:"subscriptions"`  // of all sessions
+	Stored        int             `json:"stored"`         // sessions that outlive a restart
+	Expired       uint64          `json:"expired"`        // sessions that came to the end of their time
+	Connects      uint64          `json:"connects"`       // connections accepted by a CONNACK
+	Subscriptions int             `json:"subscriptions"`  // of all sessions, shared ones included
+	Shared        int             `json:"shared"`         // shared ones of them
 	Received      uint64          `json:"received"`       // messages of clients
 	Sent          uint64          `json:"sent"`           // messages handed to connections
+	BytesIn       uint64          `json:"bytes_in"`       // of MQTT packets of all kinds
+	BytesOut      uint64          `json:"bytes_out"`      // of MQTT packets of all kinds
+	InFlight      int             `json:"in_flight"`      // messages sent at QoS 1 and 2 and not yet acknowledged
+	Queued        int             `json:"queued"`         // messages that wait for a client, stored sessions included
 	Retained      int             `json:"retained"`       // topics with a retained message, points included
 	RetainedBytes int             `json:"retained_bytes"` // of clients' retained messages, topics included
+	QueuedBytes   int64           `json:"queued_bytes"`   // in memory, of messages that wait for clients
 	// Dropped counts messages that a slow subscriber did not get; of a
 	// retained topic it got a newer one instead.
 	Dropped     uint64           `json:"dropped"`
@@ -58,6 +73,47 @@ type Stats struct {
 	LANLost     uint64           `json:"lan_lost"`     // QoS 0 messages and wills the log refused
 	Refused     map[Cause]uint64 `json:"refused"`
 	Panics      uint64           `json:"panics"` // recovered, one connection each
+	Storage     StorageStats     `json:"storage"`
+	// Traces is how many message logs are on at the moment.
+	Traces int `json:"traces"`
+}
+
+// StorageStats is what the broker keeps on disk, in bytes; all zero without
+// stored sessions.
+type StorageStats struct {
+	Level         string `json:"level"`          // memory, spill, buffered, sync or sync-backup
+	RetainedBytes int64  `json:"retained_bytes"` // of clients' retained messages
+	SessionBytes  int64  `json:"session_bytes"`  // of sessions, subscriptions, identifiers and wills
+	QueuedBytes   int64  `json:"queued_bytes"`   // the session log: messages for clients that are away
+	QueuedMax     int64  `json:"queued_max"`     // bound of the session log
+	FileBytes     int64  `json:"file_bytes"`     // size of the state file
+	QueuedDropped uint64 `json:"queued_dropped"` // messages that some session lost at that bound
+	Failing       bool   `json:"failing"`        // the disk refuses now
+	LastError     string `json:"last_error,omitempty"`
+	// Damage says what was done about a damaged file at the start, "" if
+	// nothing was damaged.
+	Damage string `json:"damage,omitempty"`
+}
+
+// ClientStats is one session with its connection, if it has one.
+type ClientStats struct {
+	ID            string    `json:"id"`
+	User          string    `json:"user,omitempty"` // name of the user or certificate; "" anonymous
+	Connected     bool      `json:"connected"`
+	Since         time.Time `json:"since"`              // connected or away since, UTC
+	Remote        string    `json:"remote,omitempty"`   // address and port
+	Listener      string    `json:"listener,omitempty"` // address as configured
+	Version       string    `json:"version,omitempty"`  // 3.1, 3.1.1 or 5
+	KeepAlive     int       `json:"keep_alive_s"`       // 0 none
+	Stored        bool      `json:"stored"`             // outlives a restart
+	ExpiresAfter  int64     `json:"expires_after_s"`    // that the session outlives its connection
+	Subscriptions int       `json:"subscriptions"`
+	Queued        int       `json:"queued"`       // messages that wait
+	QueuedBytes   int64     `json:"queued_bytes"` // in memory
+	InFlight      int       `json:"in_flight"`    // sent, not yet acknowledged
+	Received      uint64    `json:"received"`     // messages from it, since it connected
+	Sent          uint64    `json:"sent"`         // messages to it, since it connected
+	Dropped       uint64    `json:"dropped"`      // messages it was too slow for
 }
 
 // counters is what Stats is made of.
@@ -87,4 +143,14 @@ func (c *counters) refusals() map[Cause]uint64 {
 		out[cause] = n
 	}
 	return out
+}
+
+// Clients returns the sessions, connected or not, by client id.
+func (b *Broker) Clients() []ClientStats {
+	var all []ClientStats
+	for _, cl := range b.server.Clients.GetAll() {
+		all = append(all, ClientStats{ID: cl.ID, Connected: !cl.Closed(), Subscriptions: cl.State.Subscriptions.Len()})
+	}
+	slices.SortFunc(all, func(a, b ClientStats) int { return strings.Compare(a.ID, b.ID) })
+	return all
 }
