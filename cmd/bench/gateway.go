@@ -14,7 +14,8 @@ import (
 	"time"
 )
 
-// gateway is a running child process of the binary under measurement.
+// gateway is a running child process of the binary under measurement, or of one
+// that it is compared with.
 type gateway struct {
 	cmd     *exec.Cmd
 	dir     string
@@ -24,17 +25,23 @@ type gateway struct {
 
 // start writes site into a new folder and runs the gateway on it.
 func (b *bench) start(ctx context.Context, site string) (*gateway, error) {
+	return startChild("site.yaml", site, func(path string) *exec.Cmd {
+		return exec.CommandContext(ctx, b.binary, "run", "-c", path)
+	})
+}
+
+// startChild writes config as a file of the given name into a new folder and
+// starts a program on it. {dir} in it stands for the folder.
+func startChild(name, config string, command func(path string) *exec.Cmd) (*gateway, error) {
 	dir, err := os.MkdirTemp("", "sluice-bench-")
 	if err != nil {
 		return nil, err
 	}
-	g := &gateway{dir: dir, log: new(bytes.Buffer)}
-	site = strings.ReplaceAll(site, "{dir}", dir)
-	path := filepath.Join(dir, "site.yaml")
-	if err := os.WriteFile(path, []byte(site), 0o600); err != nil {
+	path := filepath.Join(dir, name)
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(config, "{dir}", dir)), 0o600); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	g.cmd = exec.CommandContext(ctx, b.binary, "run", "-c", path)
+	g := &gateway{cmd: command(path), dir: dir, log: new(bytes.Buffer)}
 	g.cmd.Stdout, g.cmd.Stderr = g.log, g.log
 	g.started = time.Now()
 	if err := g.cmd.Start(); err != nil {

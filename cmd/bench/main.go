@@ -79,6 +79,9 @@ var measurements = []measurement{
 	{"serial", (*bench).serialLine},
 	{"drain", (*bench).drain},
 	{"disk", (*bench).diskBytes},
+	{"broker-rate", (*bench).brokerRate},
+	{"broker-idle", (*bench).brokerIdle},
+	{"broker-levels", (*bench).brokerLevels},
 }
 
 func main() {
