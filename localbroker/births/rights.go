@@ -4,26 +4,26 @@ import "strings"
 
 // ReadAs returns the filter whose read rights decide over a filter or topic
 // below $sparkplug: reading a copy needs the right to read the original.
-// ok is false for everything else. "$sparkplug/#" asks for spBv1.0/#.
+// "$sparkplug/#" asks for spBv1.0/#. ok is false for everything else, and for
+// filters that cover no copy.
 func ReadAs(filter string) (original string, ok bool) {
 	rest, found := strings.CutPrefix(filter, "$sparkplug/")
 	if !found {
 		return "", false
 	}
-	level, rest, more := strings.Cut(rest, "/")
-	switch {
-	case level == "#":
+	if rest == "#" {
 		return namespace + "#", true
-	case level != "certificates" && level != "+":
+	}
+	level, rest, _ := strings.Cut(rest, "/")
+	if level != "certificates" && level != "+" {
 		return "", false
-	case !more, rest == "#":
+	}
+	if rest == "#" {
 		return namespace + "#", true
 	}
-	if rest, wild := strings.CutPrefix(rest, "+/"); wild {
-		return namespace + rest, true
+	level, rest, more := strings.Cut(rest, "/")
+	if !more || level+"/" != namespace && level != "+" {
+		return "", false
 	}
-	if rest == "+" {
-		return namespace + "#", true
-	}
-	return rest, strings.HasPrefix(rest, namespace)
+	return namespace + rest, true
 }
