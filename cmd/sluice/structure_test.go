@@ -30,7 +30,7 @@ var mayImport = map[string][]string{
 	"localbroker/spool":        {"mapping", "sources", "configs"},
 	"localbroker/certs":        {},
 	"localbroker/births":       {},
-	"localbroker/trace":        {"configs"},
+	"localbroker/trace":        {"localbroker/topics", "configs"},
 	"localbroker/state":        {"localbroker/spool"},
 	"localbroker":              {"localbroker/wire", "localbroker/topics", "localbroker/births", "localbroker/trace", "localbroker/certs", "localbroker/state", "localbroker/spool", "mapping", "sources", "configs"},
 	"localbroker/topics":       {},

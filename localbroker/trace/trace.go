@@ -10,6 +10,10 @@ package trace
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 )
@@ -26,7 +30,18 @@ const (
 	Unsubscribe Kind = "unsubscribe" // Topic is the filter
 	Received    Kind = "received"    // a message from the client
 	Sent        Kind = "sent"        // a message to the client
+	End         Kind = "end"         // of the message log itself; Text says why
 )
+
+// Bounds of what one watch costs.
+const (
+	maxWatches = 4
+	maxLines   = 50_000 // then it ends
+	waiting    = 256    // lines that wait for show
+)
+
+// ErrBusy means that as many watch as are allowed; try again later.
+var ErrBusy = errors.New("too many message logs are on")
 
 // Event is one thing that happened on a connection.
 type Event struct {
@@ -46,43 +61,146 @@ type Event struct {
 // Log is the message log of one broker. The zero Log is off. Its methods may
 // be called concurrently.
 type Log struct {
-	watches atomic.Pointer[[]*watch]
+	watches atomic.Pointer[[]*watch] // nil while nobody watches; never changed in place
+	mu      sync.Mutex               // serialises changes of watches
 }
 
-// On reports whether anybody watches: a connection asks before it makes an
-// Event. It costs a nanosecond.
+// On reports whether anybody watches. A connection asks before it makes an
+// Event; while it is off, that is all it costs.
 func (l *Log) On() bool { return l.watches.Load() != nil }
 
-// Note shows an event to those who watch. It never blocks and keeps nothing of
-// e that the caller may change.
-func (l *Log) Note(e Event) {}
-
 // Count returns how many watch.
-func (l *Log) Count() int { return 0 }
+func (l *Log) Count() int {
+	if all := l.watches.Load(); all != nil {
+		return len(*all)
+	}
+	return 0
+}
 
-// Watch calls show with a Line for each event that cfg asks for, from its own
-// goroutine, until ctx is done, cfg.For is over, or show fails. Errors: what
-// show returned, ErrBusy if too many watch.
-func (l *Log) Watch(ctx context.Context, cfg Config, show func(*Line) error) error { return nil }
+// Note shows an event to those who watch. It never blocks and keeps nothing of
+// e.Payload.
+func (l *Log) Note(e Event) {
+	all := l.watches.Load()
+	if all == nil {
+		return
+	}
+	for _, w := range *all {
+		if w.cfg.wants(&e) {
+			w.add(&e)
+		}
+	}
+}
 
-// Line is an event as it is shown.
-type Line struct {
-	At      time.Time `json:"at"` // UTC
-	Kind    Kind      `json:"kind"`
-	Client  string    `json:"client,omitempty"`
-	User    string    `json:"user,omitempty"`
-	Remote  string    `json:"remote,omitempty"`
-	Topic   string    `json:"topic,omitempty"`
-	QoS     byte      `json:"qos"`
-	Retain  bool      `json:"retain,omitempty"`
-	Dup     bool      `json:"dup,omitempty"`
-	ID      uint16    `json:"id,omitempty"`
-	Size    int       `json:"size"` // of the payload, bytes
-	Payload string    `json:"payload,omitempty"`
-	Text    string    `json:"text,omitempty"`
-	// Skipped counts the events before this one that were not shown.
-	Skipped uint64 `json:"skipped,omitempty"`
+// Watch calls show, in its own goroutine, with a Line for each event that cfg
+// asks for, until ctx is done, cfg.For is over, 50,000 lines are shown, or
+// show fails; the last line is an End. Events beyond cfg.Rate are skipped, and
+// so are those that come while show is busy and 256 wait for it. A cfg.For of 0
+// shows nothing.
+//
+// Errors: what show returned, ErrBusy if four watch already. cfg must have
+// passed Validate.
+func (l *Log) Watch(ctx context.Context, cfg Config, show func(*Line) error) error {
+	if cfg.For <= 0 {
+		return nil
+	}
+	w := &watch{cfg: cfg, lines: make(chan *Line, waiting), tokens: float64(cfg.Rate), filled: time.Now()}
+	if !l.enter(w) {
+		return ErrBusy
+	}
+	why, err := w.run(ctx, show)
+	l.leave(w)
+	if err != nil {
+		return err
+	}
+	for len(w.lines) > 0 { // nobody adds any more but who has just begun to
+		if err := show(<-w.lines); err != nil {
+			return err
+		}
+	}
+	return show(&Line{At: time.Now().UTC(), Kind: End, Text: why, Skipped: w.takeSkipped()})
+}
+
+// enter adds w to those who watch.
+func (l *Log) enter(w *watch) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	var all []*watch
+	if old := l.watches.Load(); old != nil {
+		all = slices.Clone(*old)
+	}
+	if len(all) >= maxWatches {
+		return false
+	}
+	all = append(all, w)
+	l.watches.Store(&all)
+	return true
+}
+
+// leave takes w out.
+func (l *Log) leave(w *watch) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := slices.DeleteFunc(slices.Clone(*l.watches.Load()), func(other *watch) bool { return other == w })
+	if len(all) == 0 {
+		l.watches.Store(nil)
+		return
+	}
+	l.watches.Store(&all)
 }
 
 // watch is one who watches.
-type watch struct{}
+type watch struct {
+	cfg   Config
+	lines chan *Line
+
+	mu      sync.Mutex // guards all below
+	tokens  float64    // lines that may be shown at once
+	filled  time.Time  // when tokens were counted
+	skipped uint64     // since the last line
+}
+
+// add puts a line into the waiting room, or counts it as skipped.
+func (w *watch) add(e *Event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	rate := float64(w.cfg.Rate)
+	w.tokens = min(w.tokens+now.Sub(w.filled).Seconds()*rate, rate)
+	w.filled = now
+	if w.tokens < 1 || len(w.lines) == cap(w.lines) { // only add fills it, under mu
+		w.skipped++
+		return
+	}
+	w.tokens--
+	line := newLine(e, now, w.cfg.Payload)
+	line.Skipped, w.skipped = w.skipped, 0
+	w.lines <- line
+}
+
+// takeSkipped returns how many events were skipped since the last line.
+func (w *watch) takeSkipped() uint64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	n := w.skipped
+	w.skipped = 0
+	return n
+}
+
+// run shows lines until the end, and says why it ended.
+func (w *watch) run(ctx context.Context, show func(*Line) error) (why string, err error) {
+	over := time.NewTimer(w.cfg.For)
+	defer over.Stop()
+	for range maxLines {
+		select {
+		case line := <-w.lines:
+			if err := show(line); err != nil {
+				return "", err
+			}
+		case <-over.C:
+			return fmt.Sprintf("%v are over", w.cfg.For), nil
+		case <-ctx.Done():
+			return "stopped", nil
+		}
+	}
+	return fmt.Sprintf("%d lines were shown", maxLines), nil
+}
