@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"sources/modbus/peertest":  {"sources", "sources/register", "sources/modbus", "sources/modbus/link"},
 	"localbroker/spool":        {"mapping", "sources", "configs"},
 	"localbroker/certs":        {},
-	"localbroker/births":       {},
+	"localbroker/births":       {"localbroker/wire"},
 	"localbroker/trace":        {"localbroker/topics", "configs"},
 	"localbroker/state":        {"localbroker/spool"},
 	"localbroker":              {"localbroker/wire", "localbroker/topics", "localbroker/births", "localbroker/trace", "localbroker/certs", "localbroker/state", "localbroker/spool", "mapping", "sources", "configs"},

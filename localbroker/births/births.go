@@ -5,8 +5,8 @@
 // What comes in: topics and payloads of messages that pass the broker. What
 // goes out: topics and payloads of copies. It stores nothing, sends nothing
 // and knows no clients; the board keeps the copies as it keeps all retained
-// messages, within the same limits, and the rights of the original topic
-// decide who reads them.
+// messages, within the same limits, and who may read an original may read its
+// copy.
 //
 // Sparkplug 3.0 §10.1.2: [tck-id-conformance-mqtt-aware-store],
 // [tck-id-conformance-mqtt-aware-nbirth-mqtt-topic],
@@ -18,6 +18,9 @@ package births
 
 import (
 	"strings"
+	"time"
+
+	"sluice/localbroker/wire"
 )
 
 const (
@@ -26,6 +29,20 @@ const (
 
 	namespace = "spBv1.0/"
 )
+
+// Copy returns the message that is to be retained, and delivered as a retained
+// one, besides m. It shares the memory of m; its payload is m's, byte for byte,
+// and it does not expire. ok is false if m is no birth certificate, or an empty
+// one, which would take away the one before it.
+func Copy(m *wire.Message) (offered *wire.Message, ok bool) {
+	topic, ok := CopyTopic(m.Topic)
+	if !ok || len(m.Payload) == 0 {
+		return nil, false
+	}
+	made := *m
+	made.Topic, made.Retain, made.Expires = topic, true, time.Time{}
+	return &made, true
+}
 
 // CopyTopic returns the topic under which a copy of a message to topic is
 // offered, retained. ok is false if topic is not that of a birth certificate:

@@ -3,9 +3,11 @@ package births
 import (
 	"bytes"
 	"encoding/hex"
-	"strings"
+	"reflect"
 	"testing"
 	"time"
+
+	"sluice/localbroker/wire"
 )
 
 func TestCopyTopic(t *testing.T) {
@@ -69,44 +71,25 @@ func TestOthersAllocateNothing(t *testing.T) {
 	}
 }
 
-func TestReadAs(t *testing.T) {
-	for _, c := range []struct{ filter, want string }{
-		{"$sparkplug/certificates/spBv1.0/plant/NBIRTH/gw1", "spBv1.0/plant/NBIRTH/gw1"},
-		{"$sparkplug/certificates/spBv1.0/plant/#", "spBv1.0/plant/#"},
-		{"$sparkplug/certificates/spBv1.0/+/DBIRTH/+/+", "spBv1.0/+/DBIRTH/+/+"},
-		{"$sparkplug/certificates/+/plant/#", "spBv1.0/plant/#"},
-		{"$sparkplug/+/spBv1.0/plant/#", "spBv1.0/plant/#"},
-		{"$sparkplug/certificates/spBv1.0/#", "spBv1.0/#"},
-		{"$sparkplug/certificates/#", "spBv1.0/#"},
-		{"$sparkplug/+/#", "spBv1.0/#"},
-		{"$sparkplug/#", "spBv1.0/#"},
-		// Nothing is ever there; no other topic may be reached through them.
-		{"$sparkplug/certificates/+", ""},
-		{"$sparkplug/certificates", ""},
-		{"$sparkplug/certificates/secret/#", ""},
-		{"$sparkplug/certificates/secret", ""},
-		{"$sparkplug/other/spBv1.0/#", ""},
-		{"$sparkplug/+", ""},
-		{"$sparkplug", ""},
-		{"$SYS/#", ""},
-		{"spBv1.0/#", ""},
-		{"#", ""},
+// The copy has the bytes of the original; an empty birth must not take away
+// the one before it.
+func TestCopy(t *testing.T) {
+	birth := &wire.Message{Topic: "spBv1.0/plant/NBIRTH/gw1", Payload: []byte{0x18, 0}, Props: []byte{1, 0}, Origin: "gw1",
+		Expires: time.Unix(1, 0)}
+	want := &wire.Message{Topic: "$sparkplug/certificates/spBv1.0/plant/NBIRTH/gw1", Payload: []byte{0x18, 0}, Props: []byte{1, 0},
+		Origin: "gw1", Retain: true}
+	got, ok := Copy(birth)
+	if !ok || !reflect.DeepEqual(got, want) || birth.Retain {
+		t.Errorf("the copy of %+v is %+v, %v", birth, got, ok)
+	}
+	for _, m := range []*wire.Message{
+		{Topic: "spBv1.0/plant/NBIRTH/gw1"},
+		{Topic: "spBv1.0/plant/NDATA/gw1", Payload: []byte{0x18, 0}},
 	} {
-		if got, ok := ReadAs(c.filter); got != c.want || ok != (c.want != "") {
-			t.Errorf("ReadAs(%q) = %q, %v; want %q", c.filter, got, ok, c.want)
+		if got, ok := Copy(m); ok {
+			t.Errorf("the copy of %+v is %+v", m, got)
 		}
 	}
-}
-
-func FuzzReadAs(f *testing.F) {
-	for _, s := range []string{"$sparkplug/#", "$sparkplug/certificates/+/x", "$sparkplug/+/+/+"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, filter string) {
-		if as, ok := ReadAs(filter); ok && !strings.HasPrefix(as, namespace) {
-			t.Errorf("%q is read as %q, outside of the namespace", filter, as)
-		}
-	})
 }
 
 // The payload of a will: timestamp 1486144502122, one metric bdSeq.
