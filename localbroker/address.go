@@ -5,9 +5,14 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 )
+
+// maxUnixPath is the longest path of a socket in bytes, as the kernel has it
+// (unix(7)).
+const maxUnixPath = 107
 
 // defaultPath is where WebSocket clients expect a broker.
 const defaultPath = "/mqtt"
@@ -20,11 +25,13 @@ type address struct {
 	tls       bool
 	websocket bool
 	path      string // of a WebSocket
+	unix      string // path of a unix socket; then nothing above but text is set
+	http      bool   // a WebSocket on the HTTP endpoint; only path is set
 }
 
 // parseAddress reads "1883", "host:1883", "tcp://host:1883", "tls://host:8883",
-// "ws://host:8083/path" or "wss://host:8084/path". A bare port means
-// 127.0.0.1.
+// "ws://host:8083/path", "wss://host:8084/path", "unix:///path" or
+// "http:///path". A bare port means 127.0.0.1.
 func parseAddress(text string) (address, error) {
 	a := address{text: text}
 	rest := text
@@ -37,8 +44,16 @@ func parseAddress(text string) (address, error) {
 			a.websocket = true
 		case "wss":
 			a.websocket, a.tls = true, true
+		case "unix":
+			a.unix = after
+			if !filepath.IsAbs(after) || len(after) > maxUnixPath {
+				return a, fmt.Errorf("a unix socket needs a path that begins with / and has at most %d bytes", maxUnixPath)
+			}
+			return a, nil
+		case "http":
+			a.http, a.websocket = true, true
 		default:
-			return a, fmt.Errorf("scheme %q is none of tcp, tls, ws, wss", scheme)
+			return a, fmt.Errorf("scheme %q is none of tcp, tls, ws, wss, unix, http", scheme)
 		}
 		rest = after
 	}
@@ -54,6 +69,12 @@ func parseAddress(text string) (address, error) {
 		if u, err := url.Parse(a.path); err != nil || u.Path != a.path {
 			return a, fmt.Errorf("%q is no plain URL path", a.path)
 		}
+	}
+	if a.http {
+		if hostPort != "" {
+			return a, fmt.Errorf("http:// is the address of the section http, and takes a path only, as http:///mqtt")
+		}
+		return a, nil
 	}
 	if !strings.Contains(hostPort, ":") {
 		hostPort = net.JoinHostPort("127.0.0.1", hostPort)
@@ -73,7 +94,7 @@ func parseAddress(text string) (address, error) {
 // loopback reports whether only this machine can reach the address. A name
 // other than localhost counts as reachable, as its meaning may change.
 func (a address) loopback() bool {
-	if a.host == "localhost" {
+	if a.host == "localhost" || a.unix != "" || a.http {
 		return true
 	}
 	ip, err := netip.ParseAddr(a.host)
@@ -82,10 +103,13 @@ func (a address) loopback() bool {
 
 // bind returns what net.Listen takes. localhost is taken as 127.0.0.1, so that
 // a hosts file cannot widen it.
-func (a address) bind() string {
+func (a address) bind() (network, address string) {
+	if a.unix != "" {
+		return "unix", a.unix
+	}
 	host := a.host
 	if host == "localhost" {
 		host = "127.0.0.1"
 	}
-	return net.JoinHostPort(host, strconv.Itoa(int(a.port)))
+	return "tcp", net.JoinHostPort(host, strconv.Itoa(int(a.port)))
 }

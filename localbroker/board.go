@@ -110,16 +110,16 @@ func (b *board) bind(p *mapping.Point) *retained {
 	return entry
 }
 
-// owns reports whether topic is a point's, which only the gateway publishes.
-func (b *board) owns(topic string) bool {
+// Owns reports whether topic is a point's, which only the gateway publishes.
+func (b *board) Owns(topic string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	entry := b.entries[topic]
 	return entry != nil && entry.point != nil
 }
 
-// ownsUnder reports whether filter covers the topic of a point.
-func (b *board) ownsUnder(filter string) bool {
+// OwnsUnder reports whether filter covers the topic of a point.
+func (b *board) OwnsUnder(filter string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for topic, entry := range b.entries {

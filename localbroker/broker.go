@@ -2,7 +2,6 @@ package localbroker
 
 import (
 	"context"
-	"crypto/tls"
 	"fmt"
 	"log/slog"
 	"net"
@@ -14,6 +13,8 @@ import (
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
+	"sluice/localbroker/access"
+	"sluice/localbroker/certs"
 	"sluice/mapping"
 	"sluice/sources"
 )
@@ -33,8 +34,11 @@ type Options struct {
 	// Points are the points of the site; their topics are known, and
 	// protected, before their first value.
 	Points []*mapping.Point
-	Clock  sources.Clock
-	Log    *slog.Logger // nil: none
+	// Certs makes the server certificate, unless the site file names one, and
+	// judges client certificates. It may be nil where neither is wanted.
+	Certs *certs.Store
+	Clock sources.Clock
+	Log   *slog.Logger // nil: none
 }
 
 // Broker is the local broker. Record, SetPoints and Stats may be called from
@@ -46,7 +50,7 @@ type Broker struct {
 	log      *slog.Logger
 	server   *mqtt.Server
 	board    *board
-	access   *access
+	access   *access.Rules
 	gate     *gate
 	lan      *lanQueue
 	count    counters
@@ -87,8 +91,8 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	b.board.resolve = b.audienceOf
 	b.board.setPoints(opts.Points)
 	b.lan = newLANQueue(appender.Append, b.board.publish, &b.count, b.log)
-	if err := b.setAccess(f.filter(opts.Site), opts.Site+"/#"); err != nil {
-		return nil, err
+	if b.access, err = cfg.rules(b.board, opts, f.filter(opts.Site), opts.Site+"/#"); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b.server = mqtt.New(&mqtt.Options{
 		Capabilities: cfg.capabilities(),
@@ -100,50 +104,11 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	return b, b.setListeners()
-}
-
-// setAccess reads the users and sets the rights; everybody may read what is
-// under the filters.
-func (b *Broker) setAccess(filters ...string) error {
-	b.access = &access{anonymous: b.cfg.Anonymous, read: append(filters, b.cfg.LAN...), publish: b.cfg.Publish, board: b.board}
-	if b.cfg.Publish == nil {
-		b.access.publish = b.cfg.LAN
+	b.listeners, err = cfg.listeners(b.gate, b.serve, opts)
+	if err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
 	}
-	if b.cfg.Users == "" {
-		return nil
-	}
-	var err error
-	if b.access.users, err = loadUsers(b.cfg.Users); err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	return nil
-}
-
-// setListeners makes a listener for each address.
-func (b *Broker) setListeners() error {
-	if !b.cfg.Enabled {
-		return nil
-	}
-	for _, text := range b.cfg.Listen {
-		a, err := parseAddress(text)
-		if err != nil {
-			return fmt.Errorf("broker: listen address %q: %w", text, err)
-		}
-		l := &listener{
-			address: a, gate: b.gate, origins: b.cfg.Origins, log: b.log, serve: b.serve, listen: net.Listen,
-			readLimit: int64(b.cfg.Limits.PacketSize) + 1024, state: ListenerStats{Address: text},
-		}
-		if a.tls {
-			pair, err := b.cfg.certificate()
-			if err != nil {
-				return fmt.Errorf("broker: server certificate: %w", err)
-			}
-			l.tls = &tls.Config{Certificates: []tls.Certificate{pair}, MinVersion: tls.VersionTLS12}
-		}
-		b.listeners = append(b.listeners, l)
-	}
-	return nil
+	return b, nil
 }
 
 // capabilities returns mochi's limits. Its queues serve $SYS only.
@@ -180,6 +145,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	for _, l := range b.listeners {
 		listening.Go(func() { l.run(ctx) })
 	}
+	listening.Go(func() { _ = b.access.Run(ctx, b.rightsChanged) }) // ends with ctx, without an error
 	<-ctx.Done()
 	b.stopping.Store(true)
 	b.lan.stop()
@@ -209,8 +175,8 @@ func (b *Broker) SetPoints(points []*mapping.Point) { b.board.setPoints(points) 
 
 // serve runs one connection to its end. A panic in it ends this connection
 // only.
-func (b *Broker) serve(conn net.Conn, name string, local bool) {
-	g := newGuard(conn, name, local, b.cfg.Limits, &b.count)
+func (b *Broker) serve(conn net.Conn, at entrance) {
+	g := newGuard(conn, at, b.cfg.Limits, &b.count)
 	g.catchUp = b.board.catchUp
 	if !b.enter(g) {
 		_ = conn.Close() // nothing was said yet
@@ -227,11 +193,11 @@ func (b *Broker) serve(conn net.Conn, name string, local bool) {
 	if err := conn.SetDeadline(time.Now().Add(connectTime)); err != nil {
 		return // it is gone already
 	}
-	err := b.server.EstablishConnection(name, g)
+	err := b.server.EstablishConnection(at.name, g)
 	if g.session.Load() == nil && !g.outlives() {
 		b.forget(g) // mochi keeps a session whose CONNACK it could not send
 	}
-	b.log.Debug("connection ended", "client", g.clientID(), "remote", g.remote, "listener", name, "error", err)
+	b.log.Debug("connection ended", "client", g.clientID(), "remote", g.remote, "listener", at.name, "error", err)
 }
 
 // enter notes an open connection. It is false once the broker is stopping.
@@ -250,6 +216,24 @@ func (b *Broker) leave(g *guard) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.open, g)
+}
+
+// rightsChanged asks for the rights of all connected clients again, and ends the
+// connections of those that have none any more.
+func (b *Broker) rightsChanged() {
+	b.board.generation.Add(1)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for g := range b.open {
+		if g.session.Load() == nil { // not logged in yet
+			continue
+		}
+		if refused := b.access.Recheck(g.who); refused != nil {
+			b.count.refuse(Cause(refused.Cause))
+			g.disconnect(packets.Code{Code: refused.Code})
+			_ = g.Close() // never fails
+		}
+	}
 }
 
 // recoverPanic is deferred around a connection.

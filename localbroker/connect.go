@@ -1,10 +1,13 @@
 package localbroker
 
 import (
+	"context"
 	"sync"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"sluice/localbroker/access"
 )
 
 // admit decides on a CONNECT. cause is empty when the client may come in;
@@ -13,35 +16,30 @@ func (b *Broker) admit(g *guard, pk packets.Packet) (cause Cause, code packets.C
 	if pk.Properties.AuthenticationMethod != "" {
 		return RefusedAuth, packets.ErrBadAuthenticationMethod // [MQTT-4.12.0-1]
 	}
-	u, cause := b.access.authenticate(g, string(pk.Connect.Username), pk.Connect.Password)
-	switch cause {
-	case RefusedLoginRate:
-		return cause, packets.ErrConnectionRateExceeded
-	case RefusedAuth:
-		return cause, packets.ErrBadUsernameOrPassword
+	ctx, cancel := context.WithTimeout(context.Background(), connectTime)
+	defer cancel()
+	who, refused := b.access.Authenticate(ctx, access.Request{
+		ClientID: g.clientID(), Username: string(pk.Connect.Username), Password: pk.Connect.Password,
+		HasUsername: pk.Connect.UsernameFlag, HasPassword: pk.Connect.PasswordFlag,
+		Remote: g.remote, Local: g.at.local, TLS: tlsState(g.Conn), Policy: g.at.policy,
+	})
+	if refused != nil {
+		return Cause(refused.Cause), packets.Code{Code: refused.Code, Reason: refused.What}
 	}
-	g.user = u
-	if pk.Connect.WillFlag && !b.access.mayPublish(u, pk.Connect.WillTopic) {
+	g.who = who
+	if pk.Connect.WillFlag && !b.access.MayPublish(who, pk.Connect.WillTopic) {
 		return RefusedACL, packets.ErrNotAuthorized
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := b.sessions[g.clientID()]
-	if s != nil && s.user != userName(u) {
+	if s != nil && s.owner != who.Owner() {
 		return RefusedACL, packets.ErrClientIdentifierNotValid // somebody else's session
 	}
 	if s == nil && len(b.sessions) >= b.cfg.Limits.Sessions {
 		return RefusedSessions, packets.ErrQuotaExceeded
 	}
 	return "", packets.CodeSuccess
-}
-
-// userName returns the name of a user, empty for an anonymous client.
-func userName(u *user) string {
-	if u == nil {
-		return ""
-	}
-	return u.Name
 }
 
 // chooseSession gives g the session of its client identifier, or a new one.
@@ -65,7 +63,7 @@ func (b *Broker) chooseSession(g *guard, clean bool) {
 			s.detach(old)
 			s.end()
 		}
-		s = &session{id: id, user: userName(g.user)}
+		s = &session{id: id, owner: g.who.Owner()}
 		b.sessions[id] = s
 	}
 	g.chosen = s
@@ -141,7 +139,7 @@ func (b *Broker) reader(id, topic string, owned bool) *guard {
 		return nil
 	}
 	g := s.connection()
-	if g == nil || !owned && !b.access.covers(g.user, topic) {
+	if g == nil || owned && !b.access.CoversPoints(g.who) || !owned && !b.access.Covers(g.who, topic) {
 		return nil
 	}
 	return g

@@ -84,7 +84,7 @@ func FuzzGuard(f *testing.F) {
 	cfg.SetDefaults()
 	f.Fuzz(func(t *testing.T, sent []byte) {
 		var count counters
-		g := newGuard(&reading{Reader: bytes.NewReader(sent)}, "test", true, cfg.Limits, &count)
+		g := newGuard(&reading{Reader: bytes.NewReader(sent)}, entrance{}, cfg.Limits, &count)
 		got, _ := io.ReadAll(bufio.NewReaderSize(g, 16))
 		if !bytes.HasPrefix(sent, got) {
 			t.Errorf("sent % x, got % x", sent, got)

@@ -11,6 +11,8 @@ import (
 
 	mqtt "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"sluice/localbroker/access"
 )
 
 // The times of the guard.
@@ -31,11 +33,10 @@ const keepBuffer = 4 << 10
 // as its computation overflows at a keep-alive of 43,691 s.
 type guard struct {
 	net.Conn
-	name     string // of the listener
 	remote   string // IP address of the client
-	local    bool   // came in through a loopback listener, from loopback
-	max      int    // largest packet, bytes
-	maxQueue int    // bytes that may wait outbound
+	at       entrance
+	max      int // largest packet, bytes
+	maxQueue int // bytes that may wait outbound
 	count    *counters
 
 	// The reading side belongs to the goroutine that reads.
@@ -56,16 +57,16 @@ type guard struct {
 	catchUp func(*guard, map[*retained]struct{})
 
 	client    *mqtt.Client            // set by the CONNECT
-	user      *user                   // nil: anonymous; set by the CONNECT
+	who       *access.Identity        // set by the CONNECT
 	maxOut    int                     // bytes, largest packet the client takes; 0: any; set by the CONNECT
 	chosen    *session                // by the CONNECT
 	session   atomic.Pointer[session] // set once the client has its CONNACK
 	overQuota atomic.Bool             // the SUBSCRIBE in work exceeds Limits.Subscriptions
 }
 
-func newGuard(conn net.Conn, name string, local bool, limits Limits, count *counters) *guard {
+func newGuard(conn net.Conn, at entrance, limits Limits, count *counters) *guard {
 	g := &guard{
-		Conn: conn, name: name, remote: hostOf(conn), local: local, max: int(limits.PacketSize), maxQueue: int(limits.QueueSize), count: count,
+		Conn: conn, remote: hostOf(conn), at: at, max: int(limits.PacketSize), maxQueue: int(limits.QueueSize), count: count,
 		in: bufio.NewReaderSize(conn, 1024), checker: inspector{levels: limits.Levels, filters: limits.Subscriptions},
 	}
 	g.out.init()

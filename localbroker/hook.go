@@ -105,9 +105,9 @@ func (h *hook) OnACLCheck(cl *mqtt.Client, topic string, write bool) bool {
 	allowed := false
 	switch {
 	case write:
-		allowed = h.b.access.mayPublish(g.user, topic)
+		allowed = h.b.access.MayPublish(g.who, topic)
 	case !g.overQuota.Load():
-		allowed = h.b.access.mayRead(g.user, topic)
+		allowed = h.b.access.MayRead(g.who, topic)
 	default:
 		h.b.count.refuse(RefusedSubscription)
 		return false
@@ -215,7 +215,7 @@ func (h *hook) OnPacketProcessed(cl *mqtt.Client, pk packets.Packet, err error) 
 			continue
 		}
 		h.b.board.snapshot(newTarget(g, s.sub), filter, func(topic string) bool {
-			return h.b.access.mayRead(g.user, topic)
+			return h.b.access.MayRead(g.who, topic)
 		})
 	}
 	g.subscribing = g.subscribing[:0]

@@ -141,7 +141,7 @@ func inBubbleWith(t *testing.T, cfg Config, log *memoryLog, test func(b *Broker,
 		test(b, func(version byte) *wire {
 			client, server := net.Pipe()
 			opened++
-			go func() { b.serve(server, "test", true); ended <- struct{}{} }()
+			go func() { b.serve(server, entrance{"test", true, b.listeners[0].policy}); ended <- struct{}{} }()
 			return newWire(t, client, version)
 		})
 		b.stopping.Store(true)

@@ -9,6 +9,8 @@ import (
 	"net"
 	"sync"
 	"time"
+
+	"sluice/localbroker/access"
 )
 
 // The pauses before an address that is taken is tried again.
@@ -23,15 +25,15 @@ const (
 //	         └─ accept ─▶ gate ─▶ (TLS) ─▶ (WebSocket) ─▶ serve
 type listener struct {
 	address address
+	policy  *access.Policy
 	tls     *tls.Config // nil: none
 	gate    *gate
 	origins []string
 	log     *slog.Logger
 	// listen opens the address; net.Listen but in tests.
 	listen func(network, address string) (net.Listener, error)
-	// serve runs a connection to its end. local says that only this machine
-	// can be the client.
-	serve func(conn net.Conn, name string, local bool)
+	// serve runs a connection to its end.
+	serve func(conn net.Conn, at entrance)
 	// readLimit is the largest WebSocket message, bytes.
 	readLimit int64
 
@@ -46,7 +48,7 @@ func (l *listener) run(ctx context.Context) {
 	defer conns.Wait()
 	pause := listenPause
 	for ctx.Err() == nil {
-		inner, err := l.listen("tcp", l.address.bind())
+		inner, err := l.listen(l.address.bind())
 		if err != nil {
 			l.report(fmt.Errorf("listen on %s: %w", l.address.text, err))
 			select {
@@ -78,17 +80,25 @@ func (l *listener) accept(gated *gatedListener, conns *sync.WaitGroup) {
 		if err != nil {
 			return
 		}
-		local := l.local(conn)
+		at := l.entrance(conn)
 		if l.tls != nil {
 			conn = tls.Server(conn, l.tls)
 		}
-		conns.Go(func() { l.serve(conn, l.address.text, local) })
+		conns.Go(func() { l.serve(conn, at) })
 	}
 }
 
-// local reports whether only this machine can be the client of conn.
-func (l *listener) local(conn net.Conn) bool {
-	return l.address.loopback() && isLoopback(hostOf(conn))
+// entrance is where a connection has come in, and what counts there.
+type entrance struct {
+	name   string // of the listener
+	local  bool   // only this machine can be the client
+	policy *access.Policy
+}
+
+// entrance returns where conn comes in.
+func (l *listener) entrance(conn net.Conn) entrance {
+	local := l.address.unix != "" || l.address.loopback() && isLoopback(hostOf(conn))
+	return entrance{l.address.text, local, l.policy}
 }
 
 // opened notes that the address is bound.

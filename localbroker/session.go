@@ -15,8 +15,8 @@ import (
 //	PUBLISH ─▶ pending ── in the log, PUBREC ─▶ received ── PUBREL, PUBCOMP ─▶ gone
 //	             └─ refused ─▶ gone
 type session struct {
-	id   string
-	user string // name; empty: anonymous
+	id    string
+	owner string // access.Identity.Owner
 
 	mu      sync.Mutex
 	guard   *guard          // the connection; nil while there is none. Guarded by mu

@@ -104,7 +104,7 @@ func TestTLS(t *testing.T) {
 	cert, key, pool := certificate(t)
 	cfg := testConfig()
 	cfg.Cert, cfg.Key = configs.Path(cert), configs.Path(key)
-	cfg.Listen = []string{"tls://127.0.0.1:0"}
+	cfg.Listen = Listeners("tls://127.0.0.1:0")
 	b := start(t, cfg, Options{})
 	conn, err := tls.Dial("tcp", b.address, &tls.Config{RootCAs: pool})
 	if err != nil {
@@ -121,7 +121,7 @@ func TestTLS(t *testing.T) {
 	if _, err := io.Copy(io.Discard, plain.conn); err != nil && !errors.Is(err, io.EOF) {
 		t.Logf("plain client: %v", err) // closed one way or the other
 	}
-	cfg.Listen = []string{"wss://127.0.0.1:0"}
+	cfg.Listen = Listeners("wss://127.0.0.1:0")
 	b = start(t, cfg, Options{})
 	dialer := websocket.Dialer{Subprotocols: []string{"mqtt"}, TLSClientConfig: &tls.Config{RootCAs: pool}}
 	web, _, err := dialer.Dial("wss://"+b.address+defaultPath, nil)

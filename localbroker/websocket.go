@@ -72,7 +72,7 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	c.SetReadLimit(l.readLimit)
 	conn := &webConn{Conn: c.NetConn(), web: c}
-	l.serve(conn, l.address.text, l.local(conn))
+	l.serve(conn, l.entrance(conn))
 }
 
 // originAllowed reports whether a page from origin may open a WebSocket on
