@@ -39,6 +39,7 @@ var mayImport = map[string][]string{
 	"publish":                  {"mapping", "sources", "configs"},
 	"publish/cutproxy":         {},
 	"publish/standin":          {"mapping"},
+	"sparkplug":                {"mapping", "sources", "configs"},
 	"dashboard":                {"mapping", "sources", "configs"},
 	"cmd/sluice":               {"*"},
 	"cmd/sluice/e2e":           {"*"},
