@@ -1,6 +1,9 @@
 package state
 
-import "sort"
+import (
+	"errors"
+	"sort"
+)
 
 // LoadSessions hands out every session with all that belongs to it, sorted by
 // client id. A record that cannot be read is skipped, logged and counted, and
@@ -80,4 +83,24 @@ func (s *Store) LoadRetained(each func(Retained) error) error {
 		}
 		return each(r)
 	})
+}
+
+// loadTyped is Load with records that cannot be read left out.
+func (s *Store) loadTyped(bucket Bucket, each func(key, value []byte) error) error {
+	skipped := 0
+	err := s.Load(bucket, func(k, v []byte) error {
+		err := each(k, v)
+		if errors.Is(err, errRecord) {
+			skipped++
+			return nil
+		}
+		return err
+	})
+	if skipped > 0 {
+		s.mu.Lock()
+		s.stats.Skipped += uint64(skipped)
+		s.mu.Unlock()
+		s.log.Error("records of the state could not be read and are left out", "bucket", bucket, "records", skipped)
+	}
+	return err
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"sluice/localbroker/spool"
 )
 
 var quiet = slog.New(slog.NewTextHandler(io.Discard, nil))
@@ -56,7 +58,7 @@ func sample(name string) (Saved, []Op) {
 }
 
 func TestSessionsComeBackWhole(t *testing.T) {
-	s := mustOpen(t, t.TempDir(), Config{})
+	s := mustOpen(t, t.TempDir(), Config{Level: spool.Sync})
 	names := []string{"a", "a1", "b", strings.Repeat("long", 5_000)}
 	var want []Saved
 	for _, name := range names {
@@ -87,7 +89,7 @@ func TestSessionsComeBackWhole(t *testing.T) {
 }
 
 func TestRetainedComeBackWhole(t *testing.T) {
-	s := mustOpen(t, t.TempDir(), Config{})
+	s := mustOpen(t, t.TempDir(), Config{Level: spool.Sync})
 	want := []Retained{
 		{Topic: "a", Payload: []byte("1"), QoS: 1, Origin: "pump", Expiry: 60, Stored: time.Unix(1_790_000_000, 5).UTC(), Trusted: true},
 		{Topic: "a/b", Payload: []byte{}, Props: []byte{1, 0}},
