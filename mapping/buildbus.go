@@ -56,7 +56,7 @@ func (b *builder) buses() {
 		}
 		bus := b.bus(path, &e.Value)
 		bus.Name, bus.at = e.Key, b.at(path)
-		if other, twice := byAddress[bus.Address]; twice && bus.Address != "" {
+		if other, twice := byAddress[bus.Address]; twice && bus.Address != "" && bus.Kind != BusMQTT {
 			b.fail(b.at(path+"."+bus.Kind.String()), CodeSamePort, bus.Address+" is already the port of bus "+quote(other), "use one bus for all devices on it")
 		}
 		byAddress[bus.Address] = e.Key
@@ -68,8 +68,12 @@ func (b *builder) buses() {
 // bus checks one bus and turns it into what links need.
 func (b *builder) bus(path string, c *BusConfig) busBuild {
 	bus := busBuild{timeout: c.Timeout, Bus: Bus{Baud: c.Baud, RS485: c.RS485, Echo: c.Echo, LowLatency: c.LowLatency,
-		Pause: c.Pause, Turnaround: c.Turnaround, ConnectDelay: c.ConnectDelay, IdleClose: c.IdleClose}}
+		Pause: c.Pause, Turnaround: c.Turnaround, ConnectDelay: c.ConnectDelay, IdleClose: c.IdleClose, Client: c.Client}}
 	b.busAddress(path, c, &bus)
+	b.mqttKeys(path, &bus)
+	if bus.Kind == BusMQTT {
+		return bus
+	}
 	if bus.Kind != BusSerial && bus.Kind != 0 {
 		for key, said := range map[string]bool{"baud": c.Baud != 0, "format": c.Format != "", "rs485": c.RS485.Enabled,
 			"low_latency": c.LowLatency != nil} {
@@ -106,7 +110,7 @@ func (b *builder) bus(path string, c *BusConfig) busBuild {
 // busAddress finds which kind of bus it is.
 func (b *builder) busAddress(path string, c *BusConfig, bus *busBuild) {
 	kinds := 0
-	for kind, text := range map[BusKind]string{BusSerial: c.Serial, BusTCP: c.TCP, BusRTUOverTCP: c.RTUOverTCP} {
+	for kind, text := range map[BusKind]string{BusSerial: c.Serial, BusTCP: c.TCP, BusRTUOverTCP: c.RTUOverTCP, BusMQTT: c.MQTT} {
 		if text == "" {
 			continue
 		}
@@ -115,9 +119,9 @@ func (b *builder) busAddress(path string, c *BusConfig, bus *busBuild) {
 	}
 	switch {
 	case kinds == 0 && !b.doc.Failed(path):
-		b.failKey(b.at(path), CodeBus, "the bus does not say where it is", "add serial: /dev/ttyUSB0, tcp: host:502 or rtu-over-tcp: host:port")
+		b.failKey(b.at(path), CodeBus, "the bus does not say where it is", "add serial: /dev/ttyUSB0, tcp: host:502, rtu-over-tcp: host:port or mqtt: local")
 	case kinds > 1:
-		b.failKey(b.at(path), CodeBus, "the bus is more than one of serial, tcp and rtu-over-tcp", "make a bus of each")
+		b.failKey(b.at(path), CodeBus, "the bus is more than one of serial, tcp, rtu-over-tcp and mqtt", "make a bus of each")
 	case bus.Kind == BusTCP || bus.Kind == BusRTUOverTCP:
 		address, failure := hostPort(bus.Address, bus.Kind)
 		if failure != nil {
@@ -238,6 +242,9 @@ func (b *builder) directBus(r *reporter, path, on string) int {
 	}
 	bus := busBuild{at: b.at(path + ".on")}
 	kind, address := BusTCP, on
+	if address, isMQTT := mqttAddress(on); isMQTT {
+		return b.directMQTT(on, address, bus.at)
+	}
 	if rest, ok := strings.CutPrefix(on, "rtu-over-tcp://"); ok {
 		kind, address = BusRTUOverTCP, rest
 	} else if rest, ok := strings.CutPrefix(on, "tcp://"); ok {

@@ -23,6 +23,7 @@ type deviceBuild struct {
 	device  Device
 	index   int // in Site.Devices
 	specs   []namedSpec
+	mqtt    bool // it is on an MQTT bus
 	groups  configs.Ordered[Patterns]
 }
 
@@ -37,6 +38,7 @@ func (b *builder) device(i int) {
 	d.device = Device{Name: c.Name, Profile: c.Profile, Bus: -1}
 	d.settings()
 	d.connection()
+	d.mqttDevice()
 	d.points()
 	readings := d.readings()
 	b.problems = append(b.problems, d.problems...)
@@ -144,10 +146,15 @@ func (d *deviceBuild) connection() {
 	i := d.b.busOf(d.reporter, d.path, c)
 	if i < 0 {
 		d.failed = true
+		d.mqtt = d.saysMQTT()
 		d.unit(0)
 		return
 	}
 	bus := &d.b.allBuses[i]
+	if d.mqtt = bus.Kind == BusMQTT; d.mqtt {
+		d.device.Bus, bus.used = i, true
+		return
+	}
 	d.device.Bus = i
 	bus.used = true
 	if bus.timeout > 0 {
@@ -217,7 +224,7 @@ func (d *deviceBuild) points() {
 		at := place{doc: d.b.doc, path: configs.Join(d.path+".points", name)}
 		before := len(d.problems)
 		checkPointName(d.reporter, at, name)
-		s := d.parsePoint(&d.config.Points[i].Value, at, base, said)
+		s := d.parsePoint(&d.config.Points[i].Value, at, pointForm{base: base, baseSaid: said, mqtt: d.mqtt})
 		s.failed = d.b.doc.Failed(at.path) || len(why(d.problems[before:])) > 0
 		k := slices.IndexFunc(d.specs, func(n namedSpec) bool { return n.name == name })
 		if k < 0 {

@@ -15,6 +15,9 @@ import (
 // register.
 func (d *deviceBuild) check(n *namedSpec) register.Point {
 	f := &n.spec.fields
+	if d.mqtt {
+		return d.checkMQTT(n)
+	}
 	p := register.Point{Type: f.kind, Bytes: f.bytes, Order: d.order, Invalid: f.invalid}
 	if f.order != nil {
 		p.Order = *f.order
@@ -84,7 +87,9 @@ func (d *deviceBuild) checkNumbers(n *namedSpec, p *register.Point) {
 			d.fail(n.spec.place("range"), CodeInvalidValue, "the range is empty: its first end must be below the second", "write range: [0, 300]")
 		}
 	}
-	d.checkInvalid(n, p)
+	if !d.mqtt {
+		d.checkInvalid(n, p)
+	}
 }
 
 // checkInvalid brings markers to the width of the type.

@@ -28,4 +28,6 @@ const (
 	CodeNotYet       = "SLUICE-CFG-122" // a key that this version knows but does not carry out
 	CodeInvalidValue = "SLUICE-CFG-123" // an invalid marker or range that cannot be
 	CodeNoAddress    = "SLUICE-CFG-124" // a point that does not say what to read
+	CodePath         = "SLUICE-CFG-125" // a JSON path that cannot be
+	CodeNeverStale   = "SLUICE-CFG-126" // an MQTT device whose silence nobody would notice (warning)
 )

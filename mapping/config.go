@@ -40,12 +40,16 @@ func (d *Defaults) SetDefaults() {
 	*d = Defaults{Every: 10 * time.Second, Timeout: time.Second, Retries: 2, Topic: DefaultTopic}
 }
 
-// BusConfig is one serial line or connection. Exactly one of Serial, TCP and
-// RTUOverTCP is set.
+// BusConfig is one serial line or connection. Exactly one of Serial, TCP,
+// RTUOverTCP and MQTT is set.
 type BusConfig struct {
 	Serial     string `yaml:"serial"`
 	TCP        string `yaml:"tcp"`
 	RTUOverTCP string `yaml:"rtu-over-tcp"`
+	// MQTT is local, for the broker of this gateway, or the address of another:
+	// mqtt://host:1883, mqtts://, ws://, wss://.
+	MQTT   string     `yaml:"mqtt"`
+	Client MQTTClient `yaml:",inline"`
 
 	Baud   int         `yaml:"baud"`
 	Format string      `yaml:"format"`
@@ -63,6 +67,31 @@ type BusConfig struct {
 	ConnectDelay time.Duration `yaml:"connect_delay"`
 	// IdleClose closes a connection that was not used for so long; 0 keeps it.
 	IdleClose time.Duration `yaml:"idle_close"`
+}
+
+// MQTTClient is how we present ourselves to a remote MQTT broker.
+type MQTTClient struct {
+	User string `yaml:"user"`
+	// PasswordFile holds the password in its first line, mode 0600.
+	// PasswordEnv names an environment variable instead.
+	PasswordFile configs.Path `yaml:"password_file"`
+	PasswordEnv  string       `yaml:"password_env"`
+	// Password is refused: the site file is no place for secrets.
+	Password string `yaml:"password"`
+	// ClientID is used as it is; empty makes one of site, machine and bus.
+	ClientID  string        `yaml:"client_id"`
+	Keepalive time.Duration `yaml:"keepalive"` // 0 means 30s
+	TLS       *MQTTTLS      `yaml:"tls"`
+}
+
+// MQTTTLS says how the server of an mqtts or wss address is verified and how
+// we prove who we are.
+type MQTTTLS struct {
+	CA         configs.Path `yaml:"ca"` // PEM; empty: what the system trusts
+	Cert       configs.Path `yaml:"cert"`
+	Key        configs.Path `yaml:"key"`
+	ServerName string       `yaml:"server_name"`
+	ALPN       []string     `yaml:"alpn"`
 }
 
 // RS485Config is the direction control of an RS-485 transceiver by the
@@ -118,6 +147,37 @@ type DeviceConfig struct {
 	Retain  *bool                        `yaml:"retain"`
 	Quirks  *QuirksConfig                `yaml:"quirks"`
 	Points  configs.Ordered[PointConfig] `yaml:"points"`
+	MQTT    MQTTDevice                   `yaml:",inline"`
+}
+
+// MQTTDevice are the keys of a device on an MQTT bus.
+type MQTTDevice struct {
+	// From is the topic of points that name none, a template.
+	From string `yaml:"from"`
+	// StaleAfter is how long values stand without a message; 0 for ever.
+	StaleAfter *time.Duration `yaml:"stale_after"`
+	// TimePath is where in a JSON payload the time of its values stands.
+	TimePath     string              `yaml:"time_path"`
+	Availability *AvailabilityConfig `yaml:"availability"`
+}
+
+// AvailabilityConfig is the topic that tells whether a device is there:
+// `availability: tele/tank/LWT`, or a mapping with the details.
+type AvailabilityConfig struct {
+	From    string   `yaml:"from"`
+	Path    string   `yaml:"path"`
+	Online  Patterns `yaml:"online"` // words, no patterns
+	Offline Patterns `yaml:"offline"`
+}
+
+// DecodeNode reads a topic or the details.
+func (a *AvailabilityConfig) DecodeNode(n configs.Node) {
+	if text, ok := n.Text(); ok {
+		a.From = text
+		return
+	}
+	type details AvailabilityConfig
+	n.Decode((*details)(a))
 }
 
 // SetDefaults sets the unit id that most devices leave the factory with.
@@ -179,6 +239,9 @@ type PointConfig struct {
 // was not said, as a site file may change single settings of a profile's point.
 type pointKeys struct {
 	At          string                  `yaml:"at"`
+	From        string                  `yaml:"from"`
+	Path        string                  `yaml:"path"`
+	StaleAfter  *time.Duration          `yaml:"stale_after"`
 	As          string                  `yaml:"as"`
 	Order       string                  `yaml:"order"`
 	Scale       string                  `yaml:"scale"`

@@ -12,8 +12,8 @@ import (
 type ListedPoint struct {
 	Device    string        `json:"device"`
 	Point     string        `json:"point"`
-	Address   string        `json:"address"`   // as on the wire: "holding 200"
-	Reference string        `json:"reference"` // as in manuals: "400201"
+	Address   string        `json:"address"`   // as on the wire: "holding 200"; of MQTT topic and path
+	Reference string        `json:"reference"` // as in manuals: "400201"; empty for MQTT
 	Type      string        `json:"type"`
 	Order     string        `json:"order,omitempty"` // empty for ABCD and where it has no meaning
 	Unit      string        `json:"unit,omitempty"`
@@ -33,6 +33,9 @@ func (s *Site) List() []ListedPoint {
 		for k, p := range r.Published {
 			l := ListedPoint{Device: p.Device, Point: p.Name, Address: fmt.Sprintf("%s %d", r.Table, r.Address), Reference: a.reference(),
 				Type: r.TypeName(), Unit: p.Unit, Every: r.Every, OnChange: r.rule.deadband != nil}
+			if r.MQTT != nil {
+				l.Address, l.Reference = r.MQTT.String(), ""
+			}
 			if r.Order != 0 && !r.Table.IsBit() {
 				l.Order = r.Order.String()
 			}

@@ -46,11 +46,18 @@ func (r *reporter) failTopic(at place, err error) {
 	}
 }
 
+// pointForm says how the points of a device are to be read.
+type pointForm struct {
+	base     int  // what the first register is called, 0 or 1
+	baseSaid bool // the user has said so
+	mqtt     bool // there are no registers, but topics and paths
+}
+
 // parsePoint turns a point as written into a spec.
-func (r *reporter) parsePoint(c *PointConfig, at place, base int, baseSaid bool) *spec {
+func (r *reporter) parsePoint(c *PointConfig, at place, form pointForm) *spec {
 	s := &spec{at: at, where: map[string]place{}}
 	if c.isShort {
-		short := parseShort(c.short, base, baseSaid)
+		short := form.parseShort(c.short)
 		for _, f := range short.problems {
 			r.add(at, f)
 		}
@@ -60,8 +67,9 @@ func (r *reporter) parsePoint(c *PointConfig, at place, base int, baseSaid bool)
 		s.fields = short.fields
 		return s
 	}
-	l := longForm{reporter: r, spec: s, keys: &c.keys}
-	l.addressAndType(base, baseSaid)
+	l := longForm{reporter: r, spec: s, keys: &c.keys, mqtt: form.mqtt}
+	l.source()
+	l.addressAndType(form.base, form.baseSaid)
 	l.numbers()
 	l.enumAndBits()
 	l.publishing()
@@ -73,6 +81,7 @@ type longForm struct {
 	*reporter
 	spec *spec
 	keys *pointKeys
+	mqtt bool
 }
 
 // key notes where a key stands and returns its place.
@@ -132,6 +141,9 @@ func (l *longForm) numbers() {
 	}
 	for i, text := range k.Invalid {
 		at := l.key("invalid")
+		if l.mqtt {
+			continue // texts
+		}
 		at.path = listPath(at, i)
 		marker, failure := configs.ReadUint(text, 64)
 		if failure != nil {

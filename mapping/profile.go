@@ -140,7 +140,7 @@ func (p *Profile) specs(r *reporter) []namedSpec {
 		at := place{doc: p.doc, path: configs.Join("points", name)}
 		before := len(r.problems)
 		checkPointName(r, at, name)
-		s := r.parsePoint(&p.Points[i].Value, at, base, said)
+		s := r.parsePoint(&p.Points[i].Value, at, pointForm{base: base, baseSaid: said})
 		s.failed = p.doc.Failed(at.path) || len(why(r.problems[before:])) > 0
 		all = append(all, namedSpec{name: name, spec: s})
 	}

@@ -168,6 +168,9 @@ func (d *deviceBuild) published(n *namedSpec, r *Reading, names map[string]place
 		p.Group = d.groupOf(n.name)
 	}
 	p.Tags = pointTags(mergeTags(mergeTags(d.b.cfg.Tags, d.config.Tags), f.tags))
+	if d.mqtt {
+		r.MQTT = d.mqttReading(n, &p)
+	}
 	if len(f.bits) == 0 {
 		d.publish(n, r, &p, names)
 		return

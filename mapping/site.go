@@ -5,6 +5,7 @@ import (
 
 	"sluice/configs"
 	"sluice/sources"
+	"sluice/sources/jsonpath"
 	"sluice/sources/register"
 )
 
@@ -31,11 +32,12 @@ const (
 	BusSerial BusKind = iota + 1
 	BusTCP
 	BusRTUOverTCP
+	BusMQTT
 )
 
 // String returns the key of the kind in a site file.
 func (k BusKind) String() string {
-	names := [...]string{"unknown", "serial", "tcp", "rtu-over-tcp"}
+	names := [...]string{"unknown", "serial", "tcp", "rtu-over-tcp", "mqtt"}
 	if int(k) < len(names) {
 		return names[k]
 	}
@@ -46,12 +48,15 @@ func (k BusKind) String() string {
 type Bus struct {
 	Name string
 	Kind BusKind
-	// Address is the port's path, or host:port.
+	// Address is the port's path, or host:port. Of an MQTT bus it is MQTTLocal
+	// or the address of a broker as it was written.
 	Address string
-	Baud    int // of a serial line
-	Format  Format
-	RS485   RS485Config
-	Echo    bool
+	// Client is how we present ourselves to that broker.
+	Client MQTTClient
+	Baud   int // of a serial line
+	Format Format
+	RS485  RS485Config
+	Echo   bool
 	// LowLatency asks the driver of a serial port to hand on characters at once;
 	// nil leaves it to the link, which does.
 	LowLatency *bool
@@ -85,6 +90,8 @@ type Device struct {
 	Timeout time.Duration
 	Retries int
 	Quirks  Quirks
+	// MQTT is set for a device on an MQTT bus.
+	MQTT *MQTTSource
 	// Disabled says that errors in the site file keep the device from being
 	// read; Why are the messages. It has no Points then.
 	Disabled bool
@@ -121,12 +128,47 @@ type Reading struct {
 	Name   string // in the device
 	Device int    // index into Site.Devices
 	Every  time.Duration
+	// MQTT says where the value comes from if the bus is an MQTT one; the
+	// register has a type only then.
+	MQTT *MQTTReading
 	// Published are the points that the value becomes.
 	Published []*Point
 	// Topics are their topics for the site's own template.
 	Topics []string
 
 	rule rule
+}
+
+// MQTTLocal is the Address of an MQTT bus that is the broker of this gateway.
+const MQTTLocal = "local"
+
+// MQTTSource is what is said of a device on an MQTT bus as a whole.
+type MQTTSource struct {
+	TimePath     jsonpath.Path
+	Availability *MQTTAvailability // nil: nothing tells
+}
+
+// MQTTAvailability is the topic that tells whether a device is there.
+type MQTTAvailability struct {
+	Topic           string
+	Path            jsonpath.Path // zero: the whole payload
+	Online, Offline []string      // empty: the usual words
+}
+
+// MQTTReading is where a value is found.
+type MQTTReading struct {
+	Topic      string
+	Path       jsonpath.Path // zero: the whole payload
+	Invalid    []string      // texts and numbers that mean "not available"
+	StaleAfter time.Duration // 0: never
+}
+
+// String returns topic and path as in a points list.
+func (m *MQTTReading) String() string {
+	if m.Path.IsZero() {
+		return m.Topic
+	}
+	return m.Topic + " " + m.Path.String()
 }
 
 // bitRule is a bit that is published of a bit field, in the order of

@@ -31,9 +31,16 @@ type spec struct {
 	failed bool // an error was reported while it was read
 }
 
+// source is where an MQTT value is found, as it was written.
+type source struct {
+	from, path string
+	staleAfter *time.Duration
+}
+
 // fields are the settings of a spec.
 type fields struct {
 	address     *address
+	source      *source
 	kind        register.Type // 0: not said
 	bytes       uint8
 	order       *register.Order

@@ -105,6 +105,17 @@ func (c *Config) servers() ([]server, error) {
 	return list, nil
 }
 
+// Addresses returns the servers in order of preference, each as status and logs
+// show it; those that cannot be parsed are left out.
+func (c *Config) Addresses() []string {
+	var all []string
+	list, _ := c.servers() // Validate reports what cannot be parsed
+	for _, s := range list {
+		all = append(all, s.String())
+	}
+	return all
+}
+
 // hostAddress returns Host and Port as one, with brackets around IPv6.
 func (c *Config) hostAddress() string {
 	host := strings.Trim(c.Host, "[]")

@@ -50,6 +50,10 @@ const (
 	ReasonType         Reason = 6  // cannot be read as the type asked for (BCD, enum, text)
 	ReasonDisabled     Reason = 7  // device disabled by a configuration error
 	ReasonShutdown     Reason = 10 // the gateway stops
+	ReasonStale        Reason = 11 // nothing came for longer than the point allows
+	ReasonOffline      Reason = 12 // the device, or who speaks for it, says that it is away
+	ReasonPayload      Reason = 13 // a message came, and the value is not to be found in it
+	ReasonRetained     Reason = 14 // a stored message of unknown age, of quality Stale
 	reasonException    Reason = 128
 )
 
@@ -68,7 +72,7 @@ func (r Reason) String() string {
 		return "exception " + strconv.Itoa(int(code))
 	}
 	names := [...]string{"", "timeout", "not connected", "bad frame", "invalid", "out of range",
-		"wrong type", "disabled", "", "", "shutdown"}
+		"wrong type", "disabled", "", "", "shutdown", "stale", "offline", "bad payload", "retained"}
 	if int(r) < len(names) && (r == ReasonNone || names[r] != "") {
 		return names[r]
 	}

@@ -77,6 +77,7 @@ type forecast struct {
 	Site      string             `json:"site"`
 	Points    []pointForecast    `json:"points"`
 	Buses     []busForecast      `json:"buses"`
+	MQTT      []mqttForecast     `json:"mqtt"`
 	Upstreams []upstreamForecast `json:"upstreams"`
 	Buffer    bufferForecast     `json:"buffer"`
 }
@@ -86,6 +87,7 @@ type pointForecast struct {
 	Point   string        `json:"point"`
 	Table   string        `json:"table"`
 	Address uint16        `json:"address"`
+	Source  string        `json:"source,omitempty"` // of MQTT in place of both: topic and path
 	Type    string        `json:"type"`
 	Order   string        `json:"order"`
 	Unit    string        `json:"unit,omitempty"`
@@ -144,7 +146,7 @@ const (
 
 // forecast reckons what the site will do, without opening anything.
 func (s *site) forecast() *forecast {
-	f := &forecast{Site: s.model.Name, Points: []pointForecast{}, Buses: []busForecast{}, Upstreams: []upstreamForecast{}}
+	f := &forecast{Site: s.model.Name, Points: []pointForecast{}, Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
 	var samples, polls, topicBytes float64
 	type poll struct {
 		device int
@@ -155,8 +157,12 @@ func (s *site) forecast() *forecast {
 		r := &s.model.Points[i]
 		device := s.model.Devices[r.Device].Name
 		for k, p := range r.Published {
-			f.Points = append(f.Points, pointForecast{Device: device, Point: p.Name, Table: r.Table.String(),
-				Address: r.Address, Type: r.TypeName(), Order: r.Order.String(), Unit: p.Unit, Every: r.Every, Topic: r.Topics[k]})
+			point := pointForecast{Device: device, Point: p.Name, Table: r.Table.String(),
+				Address: r.Address, Type: r.TypeName(), Order: r.Order.String(), Unit: p.Unit, Every: r.Every, Topic: r.Topics[k]}
+			if r.MQTT != nil {
+				point.Table, point.Order, point.Source = "mqtt", "", r.MQTT.String()
+			}
+			f.Points = append(f.Points, point)
 			samples += 1 / r.Every.Seconds()
 			topicBytes += float64(len(r.Topics[k])) / r.Every.Seconds()
 		}
@@ -167,6 +173,9 @@ func (s *site) forecast() *forecast {
 	}
 	for i := range s.buses {
 		f.Buses = append(f.Buses, s.buses[i].report())
+	}
+	for i := range s.mqtt {
+		f.MQTT = append(f.MQTT, s.mqtt[i].report())
 	}
 	for _, cfg := range s.Upstreams {
 		cfg = cfg.Effective()

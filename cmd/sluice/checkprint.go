@@ -56,6 +56,9 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 	for i := range f.Buses {
 		f.Buses[i].print(b)
 	}
+	for i := range f.MQTT {
+		f.MQTT[i].print(b)
+	}
 	for i := range f.Upstreams {
 		u := &f.Upstreams[i]
 		fmt.Fprintf(b, "\nupstream %s at %s: %s to %s, %s\n  at most %s messages/s, about %s/day\n", u.Name, u.Server, u.Payload,
@@ -69,7 +72,11 @@ func (f *forecast) printPoints(b *bytes.Buffer) {
 	fmt.Fprintln(w, "\n  device\tpoint\tat\ttype\tunit\tevery\ttopic")
 	for i := range f.Points {
 		p := &f.Points[i]
-		fmt.Fprintf(w, "  %s\t%s\t%s %d\t%s %s\t%s\t%v\t%s\n", p.Device, p.Point, p.Table, p.Address, p.Type, p.Order, p.Unit, p.Every, p.Topic)
+		at, kind := fmt.Sprintf("%s %d", p.Table, p.Address), p.Type+" "+p.Order
+		if p.Source != "" {
+			at, kind = p.Source, p.Type
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%v\t%s\n", p.Device, p.Point, at, kind, p.Unit, p.Every, p.Topic)
 	}
 	_ = w.Flush() // a Buffer takes everything
 }
@@ -83,6 +90,21 @@ func (f *busForecast) print(b *bytes.Buffer) {
 		last := int(r.Address) + int(r.Quantity) - 1
 		fmt.Fprintf(w, "  %s\t%d\t%s %d..%d\t%d\t%v\t%v\t%v\n", r.Device, r.Unit, r.Table, r.Address, last, r.Points,
 			r.Time.Round(100*time.Microsecond), r.Every, r.Real.Round(time.Millisecond))
+	}
+	_ = w.Flush() // a Buffer takes everything
+}
+
+func (f *mqttForecast) print(b *bytes.Buffer) {
+	fmt.Fprintf(b, "\nbus %s at the broker %s: %s, at most %s samples/s\n", f.Name, f.Broker, count(len(f.Topics), "topic"), digits(f.Samples))
+	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "  device\ttopic\tpoints\tat most every\tstale after")
+	for i := range f.Topics {
+		t := &f.Topics[i]
+		stale := "never"
+		if t.StaleAfter > 0 {
+			stale = t.StaleAfter.String()
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%d\t%v\t%s\n", t.Device, t.Topic, t.Points, t.Every, stale)
 	}
 	_ = w.Flush() // a Buffer takes everything
 }

@@ -86,6 +86,7 @@ type site struct {
 	dir   string // where relative paths begin
 	model *mapping.Site
 	buses []bus
+	mqtt  []mqttBus
 	// brokerFiles is the state of the files that the local broker read.
 	brokerFiles string
 	// problems are warnings and those of single devices, which are disabled.
@@ -177,6 +178,12 @@ func (s *site) upstreamProblems(doc *configs.Document) []configs.Problem {
 func (s *site) build(doc *configs.Document) []configs.Problem {
 	var problems []configs.Problem
 	for i := range s.model.Buses {
+		if s.model.Buses[i].Kind == mapping.BusMQTT {
+			b, wrong := s.mqttBus(doc, i)
+			s.mqtt = append(s.mqtt, b)
+			problems = append(problems, wrong...)
+			continue
+		}
 		b, wrong := s.bus(&s.model.Buses[i])
 		for _, e := range wrong {
 			problems = append(problems, doc.Problem(s.busPosition(doc, i, e.Field), configs.Problem{Code: codeBus,
