@@ -311,6 +311,30 @@ func (s *Spool) commitCursors() {
 	}
 }
 
+// Ready reports whether there is something that is not acknowledged for Next
+// of the backlog lane to return.
+func (c *Cursor) Ready() bool {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed || s.cursors[c.name] != c {
+		return false
+	}
+	return c.unackedFrom(c.lanes[0].pos) <= min(s.promised, c.lanes[0].limit-1)
+}
+
+// unackedFrom returns the first seq from pos on where there is, or will be, a
+// record that is not acknowledged. s.mu is held.
+func (c *Cursor) unackedFrom(pos uint64) uint64 {
+	for {
+		next := c.s.nextRecord(c.acked.nextUnacked(pos))
+		if next == pos {
+			return pos
+		}
+		pos = next
+	}
+}
+
 // Pending is what a cursor has in front of it.
 type Pending struct {
 	Records uint64    `json:"records"`

@@ -141,14 +141,7 @@ func (c *Cursor) locate(l *lane) (place, error) {
 	if s.closed || s.cursors[c.name] != c {
 		return place{}, ErrClosed
 	}
-	pos := l.pos
-	for {
-		next := s.nextRecord(c.acked.nextUnacked(pos))
-		if next == pos {
-			break
-		}
-		pos = next
-	}
+	pos := c.unackedFrom(l.pos)
 	p := place{generation: l.generation, pos: pos, visible: min(s.promised, l.limit-1), ackedTop: c.acked.top(), wake: s.waiter()}
 	if pos > p.visible {
 		return p, nil

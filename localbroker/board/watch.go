@@ -1,0 +1,45 @@
+package board
+
+import (
+	"sync/atomic"
+
+	"sluice/localbroker/topics"
+	"sluice/localbroker/wire"
+)
+
+// watcher is a subscriber inside the program.
+type watcher struct {
+	call    func(*wire.Message)
+	stopped atomic.Bool
+}
+
+func (w *watcher) do(m *wire.Message) {
+	if !w.stopped.Load() {
+		w.call(m)
+	}
+}
+
+// Watch has call called with every message under filter, first the retained
+// ones, whose Retain is set. call must be quick and must not call the Board;
+// the message is valid until it returns. After cancel has returned no call
+// begins.
+func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {
+	w := &watcher{call: call}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.watchers.Subscribe(w, topics.Subscription{Filter: filter, QoS: 2})
+	for topic, e := range b.entries {
+		if !topics.Matches(filter, topic) {
+			continue
+		}
+		if m, ok := b.newest(e); ok && len(m.Payload) > 0 {
+			w.do(&m)
+		}
+	}
+	return func() {
+		w.stopped.Store(true)
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		b.watchers.Remove(w)
+	}
+}

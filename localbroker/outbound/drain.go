@@ -1,0 +1,346 @@
+package outbound
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/localbroker/wire"
+	"sluice/mapping"
+)
+
+// drain is what a stored session needs to send its log. A goroutine does so
+// while there is something to do; look starts it.
+//
+//	round: keep QoS 2 ─▶ PUBREL ─▶ Log.Ack ─▶ Log.Next ─▶ window ─▶ Link ─▶ again, or end
+type drain struct {
+	running   bool               // guarded by Session.mu, as all of this
+	again     bool               // there is news since the round began
+	blocked   bool               // the link was full
+	keep      bool               // QoS 2 states are to be kept
+	cancel    context.CancelFunc // of the goroutine
+	group     *sync.WaitGroup    // of the goroutine
+	retry     *time.Timer        // nil: none
+	failing   bool               // the disk refuses; logged once
+	subs      []subscription     // copied when changed
+	changes   uint64             // of subs
+	readTo    uint64             // all up to it was sent or is not wanted
+	sentTo    uint64             // all up to it may have been sent before
+	completed uint64             // all up to it was completed by an earlier process
+	acked     uint64             // all up to it is marked in the log
+	resent    int                // messages that an earlier process may have sent
+
+	// What follows belongs to the goroutine, and to Attach while there is none.
+	matcher matcher
+	pending []mapping.Record // read and not sent, from at on
+	at      int
+}
+
+// readAhead bounds how many records are read at a time.
+const readAhead = 64
+
+// look has the goroutine look for something to do. mu is held.
+func (s *Session) look() {
+	d := &s.drain
+	d.again = true
+	if d.running || s.link == nil {
+		return
+	}
+	ctx, cancel := background()
+	d.running, d.cancel, d.group = true, cancel, new(sync.WaitGroup)
+	link := s.link
+	d.group.Go(func() {
+		defer cancel()
+		for s.round(ctx, link) {
+		}
+	})
+}
+
+// Look has a stored session look into its log: for what was appended without
+// Send, or that nobody wants.
+func (s *Session) Look() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.store != nil {
+		s.look()
+	}
+}
+
+// startDrain begins a connection. mu is held.
+func (s *Session) startDrain() {
+	d := &s.drain
+	d.pending, d.at, d.blocked, d.keep = nil, 0, false, true
+	d.readTo = d.acked
+	if err := s.store.Log.Rewind(false); err != nil {
+		s.fail("rewind", err)
+	}
+	s.untold = true
+	s.releaseUntold()
+	s.look()
+}
+
+// stopDrain ends a connection. mu is held; the function it returns waits
+// without it.
+func (s *Session) stopDrain() (wait func()) {
+	d := &s.drain
+	if s.store == nil {
+		return func() {}
+	}
+	if d.retry != nil {
+		d.retry.Stop()
+		d.retry = nil
+	}
+	group := d.group
+	if d.running {
+		d.cancel()
+	}
+	return func() {
+		if group != nil {
+			group.Wait()
+		}
+		s.settle() // what the client has acknowledged since
+	}
+}
+
+// round does what there is to do and reports whether to do it again.
+func (s *Session) round(ctx context.Context, link Link) bool {
+	s.mu.Lock()
+	s.drain.again = false
+	s.mu.Unlock()
+	err := s.settle()
+	if err == nil {
+		err = s.sendLog(ctx)
+	}
+	link.Flush()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if err != nil && ctx.Err() == nil {
+		s.fail("read the session log", err)
+	} else if err == nil {
+		s.drain.failing = false
+	}
+	if s.drain.again && err == nil && ctx.Err() == nil {
+		return true
+	}
+	s.drain.running = false
+	return false
+}
+
+// fail has the session try again after retryTime. mu is held.
+func (s *Session) fail(what string, err error) {
+	d := &s.drain
+	if !d.failing && s.cfg.Shared.Log != nil {
+		s.cfg.Shared.Log.Error("a stored session has to wait for the disk", slog.String("client", s.cfg.ClientID),
+			slog.String("tried", what), slog.Any("error", err))
+	}
+	d.failing = true
+	if s.link != nil && d.retry == nil {
+		d.retry = time.AfterFunc(retryTime, func() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			d.retry = nil
+			s.look()
+		})
+	}
+}
+
+// settle keeps what QoS 2 needs, sends the PUBRELs for it and marks in the log
+// what the client has.
+func (s *Session) settle() error {
+	s.mu.Lock()
+	put, gone := s.toKeep()
+	s.mu.Unlock()
+	if len(put)+len(gone) > 0 {
+		if err := s.store.Keep(put, gone); err != nil {
+			return err
+		}
+		s.kept(put, gone)
+	}
+	s.mu.Lock()
+	s.window.settle(s.drain.readTo)
+	first, last := s.drain.acked+1, s.window.taken(s.drain.readTo)
+	s.mu.Unlock()
+	if last < first {
+		return nil
+	}
+	if err := s.store.Log.Ack(first, last); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	s.drain.acked = max(s.drain.acked, last)
+	s.mu.Unlock()
+	return nil
+}
+
+// toKeep returns what has to be kept before PUBRELs go out, and what need not
+// be kept any more. mu is held.
+func (s *Session) toKeep() (put []Released, gone []uint16) {
+	if !s.drain.keep {
+		return nil, nil
+	}
+	s.drain.keep = false
+	taken := s.window.taken(s.drain.readTo)
+	for _, f := range s.window.all() {
+		switch {
+		case f.phase == phaseReceived:
+			put = append(put, Released{idOf(f.seq), f.seq})
+		case f.phase == phaseCompleted && f.seq <= taken:
+			gone = append(gone, idOf(f.seq))
+		case f.phase == phaseCompleted:
+			s.drain.keep = true // once those before it are
+		}
+	}
+	if len(gone) > 0 {
+		// The mark in the log may be lost with the power; this one is not.
+		put = append(put, Released{0, taken})
+	}
+	return put, gone
+}
+
+// kept goes on after toKeep's answer was kept.
+func (s *Session) kept(put []Released, gone []uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range gone {
+		if f := s.window.byID(id); f != nil {
+			s.window.finish(f)
+		}
+	}
+	for _, r := range put {
+		if f := s.window.bySeq(r.Seq); r.ID != 0 && f != nil && f.phase == phaseReceived {
+			f.phase = phaseReleased
+			s.release(f)
+		}
+	}
+}
+
+// sendLog sends what comes out of the log as far as there is room.
+func (s *Session) sendLog(ctx context.Context) error {
+	d := &s.drain
+	buf := s.cfg.Shared.buffer()
+	defer s.cfg.Shared.giveBack(buf)
+	d.matcher.refresh(s)
+	for {
+		room := s.room()
+		if room <= 0 || ctx.Err() != nil {
+			return nil
+		}
+		if d.at == len(d.pending) {
+			if !s.store.Log.Ready() {
+				return nil
+			}
+			d.pending, d.at = nil, 0
+			recs, err := s.store.Log.Next(ctx, false, min(room, readAhead))
+			if err != nil {
+				return err
+			}
+			d.pending = recs
+		}
+		if !s.sendRecord(&d.pending[d.at], buf) {
+			return nil
+		}
+		if d.at++; d.at == len(d.pending) {
+			if err := s.settle(); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// room returns how many messages may still be sent.
+func (s *Session) room() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil || s.drain.blocked {
+		return 0
+	}
+	return s.quota - s.window.open
+}
+
+// sendRecord deals with one record of the log. It is false if there is no room
+// for it now.
+func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
+	m, how, ok := s.messageOf(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := &s.drain
+	if !ok || r.Seq <= d.completed || s.window.bySeq(r.Seq) != nil {
+		d.readTo = r.Seq
+		return true
+	}
+	if s.link == nil || s.window.open >= s.quota || !s.window.fits(r.Seq) {
+		return false
+	}
+	o, alias := s.publishOptions(m.Topic, how)
+	o.ID = idOf(r.Seq)
+	again := r.Seq <= s.store.MaybeSent && d.resent < s.cfg.Inflight
+	o.Dup = again || r.Seq <= d.sentTo // [MQTT-3.3.1-1]
+	*buf = wire.AppendPublish((*buf)[:0], &m, o)
+	if s.tooLarge(*buf) {
+		d.readTo = r.Seq
+		return true
+	}
+	if err := s.link.Queue(*buf); err != nil {
+		d.blocked = errors.Is(err, ErrFull)
+		return false
+	}
+	if again {
+		d.resent++
+	}
+	if alias {
+		s.aliases.told(m.Topic)
+	}
+	s.window.add(r.Seq, how.QoS, phaseSent)
+	d.readTo, d.sentTo = r.Seq, max(d.sentTo, r.Seq)
+	s.sent()
+	return true
+}
+
+// messageOf returns what a record is to this client; ok is false for nothing.
+// The message shares memory with the record.
+func (s *Session) messageOf(r *mapping.Record) (m wire.Message, how How, ok bool) {
+	switch {
+	case r.Drop != nil:
+		s.lost(r.Drop)
+		return m, how, false
+	case r.Point != nil:
+		match := s.drain.matcher.point(s, r.Point)
+		want, ok := match.at(r.Seq)
+		if !ok {
+			return m, how, false
+		}
+		payload, ok := s.cfg.Shared.Newest.Compose(nil, r)
+		m = wire.Message{Topic: match.topic, Payload: payload, QoS: 1, Retain: true}
+		return m, How{QoS: 1, Retain: want.RetainAsPublished, IDs: want.IDs}, ok
+	}
+	at := MomentOf(s.cfg.Shared.Clock)
+	to, err := DecodeQueued(r, &m, at)
+	if err != nil {
+		s.cfg.Shared.Lost.Add(1)
+		return m, how, false
+	}
+	if to != nil {
+		how, ok = to.How, to.ClientID == s.cfg.ClientID && to.How.QoS > 0
+	} else {
+		var want Want
+		want, ok = s.drain.matcher.topic(s, m.Topic).at(r.Seq)
+		how = How{QoS: min(want.QoS, m.QoS), Retain: m.Retain && want.RetainAsPublished, IDs: want.IDs}
+		ok = ok && how.QoS > 0 && !(want.NoLocal && m.Origin == s.cfg.ClientID) // [MQTT-3.8.3-3]
+	}
+	if ok && m.Expired(at.Now) {
+		s.cfg.Shared.Expired.Add(1) // [MQTT-3.3.2-5]
+		return m, how, false
+	}
+	return m, how, ok
+}
+
+// lost notes that the log has lost records before the session had them.
+func (s *Session) lost(d *mapping.Drop) {
+	s.cfg.Shared.Lost.Add(d.Count)
+	if s.cfg.Shared.Log != nil {
+		s.cfg.Shared.Log.Error("messages for a stored session are gone from the session log", slog.String("client", s.cfg.ClientID),
+			slog.Uint64("records", d.Count), slog.String("cause", d.Cause.String()))
+	}
+}
