@@ -38,18 +38,24 @@ const (
 )
 
 // connect reads a CONNECT [MQTT-3.1].
-func (d *Decoder) connect(r *reader, p *Packet) *Refusal {
+func (d *Decoder) connect(first byte, r *reader, p *Packet) *Refusal {
 	name, version := r.bytes(), r.byte()
 	if r.bad {
 		return nil
 	}
 	if refused := protocol(name, version); refused != nil {
-		d.version = 4
+		d.version = answerVersion(version)
 		return refused
 	}
 	d.version = version
+	switch {
+	case first&0x0f != 0 && version > 3:
+		return malformed("reserved flags") // [MQTT-2.1.3-1]
+	case d.padded && version == 5:
+		return malformed("a length of more bytes than it needs") // [MQTT-1.5.5-1]
+	}
 	flags := r.byte()
-	if refused := connectFlags(version, flags); refused != nil && !r.bad {
+	if refused := connectFlags(version, flags); refused != nil {
 		return refused
 	}
 	c := &Connect{Version: version, CleanStart: flags&flagCleanStart != 0, KeepAlive: r.uint16(),
@@ -92,6 +98,17 @@ func protocol(name []byte, version byte) *Refusal {
 	return violation("another protocol")
 }
 
+// answerVersion returns the version in which a client of an unknown one is
+// answered. Mosquitto's bridges set the highest bit and ask again without it
+// if the answer is that of MQTT 3.1.1.
+func answerVersion(version byte) byte {
+	if v := version &^ 0x80; v >= 3 && v <= 5 {
+		return 4
+	}
+	return 5
+}
+
+// connectFlags checks the flags of a CONNECT.
 func connectFlags(version, flags byte) *Refusal {
 	switch {
 	case flags&flagReserved != 0 && version > 3:

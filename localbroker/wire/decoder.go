@@ -54,6 +54,7 @@ type Decoder struct {
 	limits        Limits
 	version       byte // 3, 4 or 5; 0 before the CONNECT
 	sessionExpiry uint32
+	padded        bool     // the last length had more bytes than it needs
 	aliases       []string // topic by alias; grown as aliases come
 	names         names
 }
@@ -62,8 +63,8 @@ type Decoder struct {
 func NewDecoder(limits Limits) *Decoder { return &Decoder{limits: limits} }
 
 // Version returns the protocol level of the CONNECT: 3 is MQTT 3.1, 4 is
-// 3.1.1, 5 is 5. Before a CONNECT it is 0. After one of a version that nobody
-// knows it is 4, for the CONNACK.
+// 3.1.1, 5 is 5. Before a CONNECT it is 0; after one of a version that nobody
+// knows, that in which the CONNACK is to be written.
 func (d *Decoder) Version() byte { return d.version }
 
 // Frame looks at the fixed header at the beginning of b, which is what was
@@ -74,14 +75,15 @@ func (d *Decoder) Frame(b []byte) (f Frame, ok bool, refused *Refusal) {
 		return f, false, nil
 	}
 	remaining := 0
-	for i := 0; i < 4; i++ {
+	for i := range 4 {
 		if 1+i >= len(b) {
-			return f, false, nil
+			return f, false, d.Header(b[0], 0)
 		}
 		c := b[1+i]
 		remaining |= int(c&0x7f) << (7 * i)
 		if c < 0x80 {
-			if c == 0 && i > 0 && d.version != 3 && d.version != 4 {
+			d.padded = c == 0 && i > 0
+			if d.padded && d.version == 5 {
 				return f, false, malformed("a length of more bytes than it needs") // [MQTT-1.5.5-1]
 			}
 			f = Frame{First: b[0], Head: 2 + i, Size: 2 + i + remaining}
@@ -111,6 +113,7 @@ func (d *Decoder) Header(first byte, remaining int) *Refusal {
 		if d.version != 0 {
 			return violation("a second CONNECT") // [MQTT-3.1.0-2]
 		}
+		return nil // MQTT 3.1 does not say what the flags are
 	case TypePublish:
 		if flags&0x06 == 0x06 || flags&0x0e == 0x08 {
 			return malformed("QoS 3, or DUP at QoS 0") // [MQTT-3.3.1-4] [MQTT-3.3.1-2]
@@ -151,7 +154,7 @@ func (d *Decoder) Decode(first byte, body []byte, p *Packet) *Refusal {
 	case TypePuback, TypePubrec, TypePubrel, TypePubcomp:
 		refused = d.acknowledgement(&r, p)
 	case TypeConnect:
-		refused = d.connect(&r, p)
+		refused = d.connect(first, &r, p)
 	case TypeSubscribe:
 		refused = d.subscribe(&r, p)
 	case TypeUnsubscribe:

@@ -72,11 +72,14 @@ func (d *Decoder) name(topic []byte) (string, *Refusal) {
 	if name, ok := d.names.known(topic); ok {
 		return name, nil
 	}
-	if !textValid(topic) {
-		return "", malformed("a topic name that is no UTF-8") // [MQTT-3.3.2-1]
+	if len(topic) == 0 && d.version == 5 {
+		return "", violation("no topic name and no alias") // [MQTT-3.3.2.1]
+	}
+	if !textValid(topic) || !controlFree(topic) {
+		return "", malformed("a topic name that is no UTF-8, or has control characters") // [MQTT-3.3.2-1]
 	}
 	if !nameValid(topic) {
-		return "", &Refusal{RefusedMalformed, CodeTopicInvalid, "no topic name"} // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
+		return "", malformed("no topic name") // [MQTT-3.3.2-2] [MQTT-4.7.3-1]
 	}
 	if refused := d.size(topic, CodeTopicInvalid); refused != nil {
 		return "", refused
@@ -144,7 +147,7 @@ type names struct {
 	all  map[string]string
 }
 
-// maxNames and maxNameBytes bound what is remembered; beyond it starts anew.
+// maxNames is how many are remembered; beyond it starts anew.
 const maxNames = 512
 
 func (n *names) known(topic []byte) (string, bool) {

@@ -95,7 +95,7 @@ func (d *Decoder) filter(filter []byte, n int) *Refusal {
 		return refused
 	}
 	if !controlFree(filter) || !topics.FilterValid(string(filter)) {
-		return &Refusal{RefusedMalformed, CodeFilterInvalid, "no topic filter"} // [MQTT-4.7.1-1]
+		return malformed("no topic filter") // [MQTT-4.7.1-1] [MQTT-4.7.1-2] [MQTT-4.8.2-1]
 	}
 	return nil
 }
