@@ -11,8 +11,8 @@ import (
 // MaxTime is the longest that a message log stays on.
 const MaxTime = 24 * time.Hour
 
-// DefaultRate is the Config.Rate of a site file that says nothing.
-const DefaultRate = 100
+// defaultRate is what a Rate of 0 stands for.
+const defaultRate = 100
 
 // Config says what a message log shows. It is the key broker.message_log of
 // the site file: on from the start of the broker, or the reload, for a time.
@@ -26,17 +26,11 @@ type Config struct {
 	// Payload shows the first 256 bytes of payloads too.
 	Payload bool `yaml:"payload" json:"payload"`
 	// Rate is the most events shown a second, and as many at once; the others
-	// are counted. 1 to 10,000.
+	// are counted. At most 10,000; 0 is 100.
 	Rate int `yaml:"rate" json:"rate"`
 }
 
-var (
-	_ configs.Defaulter = (*Config)(nil)
-	_ configs.Validator = (*Config)(nil)
-)
-
-// SetDefaults sets the default rate; the log itself stays off.
-func (c *Config) SetDefaults() { c.Rate = DefaultRate }
+var _ configs.Validator = (*Config)(nil)
 
 // Validate returns what is wrong with the section.
 func (c *Config) Validate() []configs.FieldError {
@@ -49,7 +43,7 @@ func (c *Config) Validate() []configs.FieldError {
 		problems = append(problems, configs.FieldError{Field: "topic", Message: fmt.Sprintf("%q is no topic filter", c.Topic),
 			Fix: "write a filter such as lan/#"})
 	}
-	if c.Rate < 1 || c.Rate > 10_000 {
+	if c.Rate < 0 || c.Rate > 10_000 {
 		problems = append(problems, configs.FieldError{Field: "rate", Message: fmt.Sprintf("%d is out of its range", c.Rate),
 			Fix: "choose from 1 to 10000"})
 	}

@@ -103,6 +103,9 @@ func (l *Log) Watch(ctx context.Context, cfg Config, show func(*Line) error) err
 	if cfg.For <= 0 {
 		return nil
 	}
+	if cfg.Rate == 0 {
+		cfg.Rate = defaultRate
+	}
 	w := &watch{cfg: cfg, lines: make(chan *Line, waiting), tokens: float64(cfg.Rate), filled: time.Now()}
 	if !l.enter(w) {
 		return ErrBusy

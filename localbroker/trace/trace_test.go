@@ -226,10 +226,10 @@ func TestValidate(t *testing.T) {
 		cfg  Config
 		want string
 	}{
-		{Config{Rate: DefaultRate}, ""},
+		{Config{}, ""},
 		{Config{For: time.Minute, Topic: "lan/#", Client: "x", Rate: rate}, ""},
 		{Config{For: -1, Rate: rate}, "for"},
-		{Config{}, "rate"},
+		{Config{Rate: -1}, "rate"},
 		{Config{Rate: 10_001}, "rate"},
 		{Config{For: MaxTime + 1, Rate: rate}, "for"},
 		{Config{Topic: "a/#/b", Rate: rate}, "topic"},
