@@ -40,6 +40,7 @@ var mayImport = map[string][]string{
 	"localbroker":              {"localbroker/outbound", "localbroker/board", "localbroker/access", "localbroker/wire", "localbroker/topics", "localbroker/births", "localbroker/trace", "localbroker/certs", "localbroker/state", "localbroker/spool", "mapping", "sources", "configs"},
 	"localbroker/topics":       {},
 	"localbroker/wire":         {"localbroker/topics"},
+	"localbroker/peertest":     {"localbroker", "mapping", "sources", "configs"},
 	"publish":                  {"mapping", "sources", "configs"},
 	"publish/cutproxy":         {},
 	"publish/standin":          {"mapping"},
