@@ -49,14 +49,16 @@ type Server struct {
 	cfg     Config
 	gateway Gateway
 	values  *Values
+	others  http.Handler
 	log     *slog.Logger
 	bound   atomic.Pointer[string]
 }
 
 // New returns the endpoint for gateway; values is shown under /api/v1/values.
-// Nothing is opened before Run.
-func New(cfg Config, gateway Gateway, values *Values, log *slog.Logger) *Server {
-	return &Server{cfg: cfg, gateway: gateway, values: values, log: log}
+// Paths that are not the endpoint's own go to others. Nothing is opened before
+// Run.
+func New(cfg Config, gateway Gateway, values *Values, others http.Handler, log *slog.Logger) *Server {
+	return &Server{cfg: cfg, gateway: gateway, values: values, others: others, log: log}
 }
 
 // Addr returns the bound host:port, "" while nothing is bound.
@@ -131,7 +133,7 @@ func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // Handler returns the endpoint as a handler: GET and HEAD of /healthz,
-// /api/v1/status, /api/v1/values and /metrics.
+// /api/v1/status, /api/v1/values and /metrics, and what others serves.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
@@ -139,6 +141,7 @@ func (s *Server) Handler() http.Handler {
 	mux.HandleFunc("GET /api/v1/values", s.latest)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /{$}", s.index)
+	mux.Handle("GET /", s.others)
 	return http.MaxBytesHandler(s.guard(mux), maxBodyBytes)
 }
 

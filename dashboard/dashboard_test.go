@@ -40,7 +40,7 @@ func get(t *testing.T, h http.Handler, method, path, host string) *httptest.Resp
 }
 
 func newServer(cfg Config, g Gateway, v *Values) *Server {
-	return New(cfg, g, v, slog.New(slog.DiscardHandler))
+	return New(cfg, g, v, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
 }
 
 func TestHealthz(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"runtime/debug"
 	"sync"
 	"sync/atomic"
@@ -157,6 +158,18 @@ func (b *Broker) Run(ctx context.Context) error {
 		return fmt.Errorf("broker: %w", err)
 	}
 	return nil
+}
+
+// ServeHTTP serves WebSockets on the paths of the listeners http:///path, which
+// the HTTP endpoint of the gateway has not taken itself.
+func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for _, l := range b.listeners {
+		if l.address.http && l.address.path == r.URL.Path {
+			l.ServeHTTP(w, r)
+			return
+		}
+	}
+	http.NotFound(w, r)
 }
 
 // Record appends recs to the log and then, whatever came of that, shows the

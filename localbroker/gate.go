@@ -32,7 +32,7 @@ type admitted struct {
 // admit lets conn in, or says by which limit it is turned away.
 func (g *gate) admit(conn net.Conn) (*admitted, Cause) {
 	address := hostOf(conn)
-	if isLoopback(address) {
+	if isLoopback(address) || address == unixHost {
 		address = ""
 	}
 	g.mu.Lock()
@@ -104,6 +104,21 @@ func admittedOf(conn net.Conn) *admitted {
 			return nil
 		}
 	}
+}
+
+// unixHost stands for the address of a client of a unix socket.
+const unixHost = "unix"
+
+// hostOf returns the IP address a connection comes from.
+func hostOf(conn net.Conn) string {
+	if conn.RemoteAddr().Network() == "unix" {
+		return unixHost
+	}
+	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
+	if err != nil {
+		return conn.RemoteAddr().String() // not IP
+	}
+	return host
 }
 
 // isLoopback reports whether an IP address is this machine's own.

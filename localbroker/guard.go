@@ -249,15 +249,6 @@ func (g *guard) clientID() string {
 	return g.client.ID
 }
 
-// hostOf returns the IP address a connection comes from.
-func hostOf(conn net.Conn) string {
-	host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-	if err != nil {
-		return conn.RemoteAddr().String() // not IP
-	}
-	return host
-}
-
 // guardOf returns the guard behind a client of mochi's; nil for its own.
 func guardOf(cl *mqtt.Client) *guard {
 	g, _ := cl.Net.Conn.(*guard)

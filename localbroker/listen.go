@@ -2,7 +2,6 @@ package localbroker
 
 import (
 	"crypto/tls"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -208,58 +207,16 @@ func (c *Config) listeners(g *gate, serve func(net.Conn, entrance), opts Options
 			return nil, fmt.Errorf("listen address %q: %w", own.Address, err)
 		}
 		l := &listener{
-			address: a, gate: g, origins: own.Origins, log: log, serve: serve, listen: net.Listen,
+			address: a, gate: g, origins: own.Origins, log: log, serve: serve, listen: listenOn,
 			policy:    &access.Policy{Users: string(own.Users), Anonymous: *own.Anonymous, Login: own.Login},
 			readLimit: int64(c.Limits.PacketSize) + 1024, state: ListenerStats{Address: own.Address},
 		}
 		if a.tls {
-			if l.tls, err = c.serverTLS(own, l.policy, opts); err != nil {
-				return nil, err
+			if err := c.secure(l, own, opts); err != nil {
+				return nil, fmt.Errorf("listen address %q: %w", own.Address, err)
 			}
 		}
 		all = append(all, l)
 	}
 	return all, nil
-}
-
-// serverTLS returns the TLS settings of a listener, and puts the judge of client
-// certificates into its policy.
-func (c *Config) serverTLS(l Listener, p *access.Policy, opts Options) (*tls.Config, error) {
-	if opts.Certs == nil && (c.Cert == "" || l.ClientCerts.On()) {
-		return nil, errors.New("there is no store of certificates")
-	}
-	t := &tls.Config{MinVersion: tls.VersionTLS12}
-	if c.Cert != "" {
-		pair, err := c.certificate()
-		if err != nil {
-			return nil, fmt.Errorf("server certificate: %w", err)
-		}
-		t.Certificates = []tls.Certificate{pair}
-	} else {
-		t.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-			pair, err := opts.Certs.Server(nil)
-			return &pair, err
-		}
-	}
-	if l.ClientCerts.On() {
-		p.Certs = opts.Certs.Verifier(l.ClientCerts.Mode(), *l.SystemTrust)
-		p.Certs.Configure(t, l.Login.CertificateNeeded())
-	}
-	return t, nil
-}
-
-// tlsState returns the TLS state of a connection that has been read from, nil
-// without TLS.
-func tlsState(conn net.Conn) *tls.ConnectionState {
-	for {
-		switch c := conn.(type) {
-		case *tls.Conn:
-			state := c.ConnectionState()
-			return &state
-		case *webConn:
-			conn = c.Conn
-		default:
-			return nil
-		}
-	}
 }

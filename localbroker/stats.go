@@ -24,6 +24,7 @@ const (
 	RefusedMalformed    Cause = "malformed"
 	RefusedAuth         Cause = "not-authenticated"
 	RefusedLoginRate    Cause = "login-rate"
+	RefusedCertificate  Cause = "client-certificate"
 	RefusedACL          Cause = "not-authorised"
 	RefusedSubscription Cause = "too-many-subscriptions"
 	RefusedRetained     Cause = "retained-full"

@@ -9,7 +9,6 @@ import (
 	"net/netip"
 	"net/url"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -24,17 +23,10 @@ const (
 // errNotBinary ends a connection whose client sends text [MQTT-6.0.0-1].
 var errNotBinary = errors.New("websocket message is not binary")
 
-// acceptWeb serves WebSockets until the listener is closed and every
-// connection has ended.
+// acceptWeb serves WebSockets until the listener is closed.
 func (l *listener) acceptWeb(gated *gatedListener) {
-	var conns sync.WaitGroup
-	defer conns.Wait()
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET "+l.address.path, func(w http.ResponseWriter, r *http.Request) {
-		conns.Add(1)
-		defer conns.Done()
-		l.upgrade(w, r)
-	})
+	mux.HandleFunc("GET "+l.address.path, l.ServeHTTP)
 	server := &http.Server{
 		Handler: mux, ReadHeaderTimeout: webHeaderTime, IdleTimeout: webHeaderTime, WriteTimeout: webHeaderTime,
 		MaxHeaderBytes: webHeaderMax, TLSConfig: l.tls,
@@ -50,8 +42,13 @@ func (l *listener) acceptWeb(gated *gatedListener) {
 	_ = server.Close() // requests that never became a WebSocket
 }
 
-// upgrade turns a request into a connection, if its page may.
-func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
+// ServeHTTP turns a request into a connection, if its page may, and serves it.
+func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !l.enter() {
+		http.Error(w, "the broker is not running", http.StatusServiceUnavailable)
+		return
+	}
+	defer l.conns.Done()
 	upgrader := websocket.Upgrader{
 		HandshakeTimeout: webHeaderTime, ReadBufferSize: 1024, WriteBufferSize: 1024,
 		Subprotocols: []string{"mqtt"}, // [MQTT-6.0.0-3] [MQTT-6.0.0-4]
@@ -72,7 +69,29 @@ func (l *listener) upgrade(w http.ResponseWriter, r *http.Request) {
 	}
 	c.SetReadLimit(l.readLimit)
 	conn := &webConn{Conn: c.NetConn(), web: c}
-	l.serve(conn, l.entrance(conn))
+	if l.address.http { // it did not come through the gate
+		a, cause := l.gate.admit(conn.Conn)
+		if cause != "" {
+			l.gate.count.refuse(cause)
+			_ = conn.Close() // it was never used
+			return
+		}
+		conn.Conn = a
+	}
+	at := l.entrance(conn)
+	at.local = at.local && !forwarded(r)
+	l.serve(conn, at)
+}
+
+// forwarded reports whether a proxy has passed a request on: then its client is
+// not known to be on this machine, wherever the proxy is.
+func forwarded(r *http.Request) bool {
+	for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Real-Ip", "Via"} {
+		if r.Header.Get(name) != "" {
+			return true
+		}
+	}
+	return false
 }
 
 // originAllowed reports whether a page from origin may open a WebSocket on

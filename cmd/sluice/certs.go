@@ -66,11 +66,20 @@ func (k *certsCommands) store() (*certs.Store, error) {
 	case k.data == "":
 		return nil, fail(exitConfig, err, "name the site file with -c, or the data folder with --data")
 	}
-	if host, err := os.Hostname(); err == nil {
-		name = strings.TrimSpace(name + " " + host)
-	}
-	return certs.New(certs.Config{Dir: filepath.Join(dir, "certs"), Name: name, Build: publish.BuildTime()}), nil
+	return certStore(dir, name), nil
 }
+
+// certStore returns the certificates of a data folder.
+func certStore(dir, site string) *certs.Store {
+	name := site
+	if host, err := os.Hostname(); err == nil {
+		name = strings.TrimSpace(site + " " + host)
+	}
+	return certs.New(certs.Config{Dir: filepath.Join(dir, "certs"), Name: name, Build: publish.BuildTime()})
+}
+
+// certs returns the certificates of the local broker.
+func (s *site) certs() *certs.Store { return certStore(s.Buffer.Dir, s.model.Name) }
 
 // do makes the action of a command from one that works on the store.
 func (k *certsCommands) do(run func(s *certs.Store, args []string) (result, error)) func(*cobra.Command, []string) error {

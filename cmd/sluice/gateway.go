@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/http"
 	"sync"
 	"time"
 
@@ -98,18 +99,24 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 	if old != nil && sameWeb(s, old.site) {
 		p.web = old.web
 	} else {
-		p.web = &web{Server: dashboard.New(s.HTTP, g, g.values, g.log.With("stage", "http"))}
+		p.web = &web{Server: dashboard.New(s.HTTP, g, g.values, http.HandlerFunc(g.webSocket), g.log.With("stage", "http"))}
 	}
 	return p, nil
 }
 
 func (g *gateway) newBroker(s *site) (*broker, error) {
 	b, err := localbroker.New(s.Broker, g.spool, localbroker.Options{Site: s.model.Name, Gateway: s.model.Gateway, Points: s.points(),
-		Clock: g.clock, Log: g.log.With("stage", "broker")})
+		Certs: s.certs(), Clock: g.clock, Log: g.log.With("stage", "broker")})
 	if err != nil {
 		return nil, err
 	}
 	return &broker{Broker: b}, nil
+}
+
+// webSocket hands a request on to the local broker, which may have a listener on
+// the HTTP endpoint.
+func (g *gateway) webSocket(w http.ResponseWriter, r *http.Request) {
+	g.now().broker.ServeHTTP(w, r)
 }
 
 // upstreamFor takes the upstream of cfg over from old, or makes it.

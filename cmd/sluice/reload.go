@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"os"
 	"reflect"
 	"slices"
 	"sync"
@@ -199,22 +198,12 @@ func (g *gateway) logProblems(problems []configs.Problem) {
 	}
 }
 
+// sameBroker reports whether a broker can stay: it reads changed users files and
+// certificates itself.
 func sameBroker(a, b *site) bool {
-	return a.model.Name == b.model.Name && reflect.DeepEqual(a.Broker, b.Broker) &&
-		filesState(a.Broker.Users, a.Broker.Cert, a.Broker.Key) == a.brokerFiles && a.brokerFiles == b.brokerFiles
+	return a.model.Name == b.model.Name && reflect.DeepEqual(a.Broker, b.Broker)
 }
 
 func sameWeb(a, b *site) bool { return reflect.DeepEqual(a.HTTP, b.HTTP) }
 
 func sameUpstream(a, b publish.Config) bool { return reflect.DeepEqual(a, b) }
-
-// filesState is equal for the same files as long as nobody wrote to them.
-func filesState(paths ...configs.Path) string {
-	var text []byte
-	for _, path := range paths {
-		if info, err := os.Stat(string(path)); path != "" && err == nil {
-			text = fmt.Appendf(text, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
-		}
-	}
-	return string(text)
-}

@@ -87,8 +87,6 @@ type site struct {
 	model *mapping.Site
 	buses []bus
 	mqtt  []mqttBus
-	// brokerFiles is the state of the files that the local broker read.
-	brokerFiles string
 	// problems are warnings and those of single devices, which are disabled.
 	problems []configs.Problem
 }
@@ -137,7 +135,6 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 		return s.refuse(problems)
 	}
 	s.Buffer.Dir, s.Buffer.Backup = s.resolve(s.Buffer.Dir), s.resolve(s.Buffer.Backup)
-	s.brokerFiles = filesState(s.Broker.Users, s.Broker.Cert, s.Broker.Key)
 	s.problems = problems
 	return s, problems, nil
 }
