@@ -17,8 +17,9 @@ import (
 
 // Gateway is what the endpoint asks. Its methods may be called concurrently.
 type Gateway interface {
-	// Status returns a snapshot of every stage that encoding/json can write.
-	Status() any
+	// Status returns a snapshot that encoding/json can write: of every stage,
+	// or in more detail of the one stage "broker".
+	Status(stage string) any
 	// Health returns one check a stage.
 	Health() []Check
 	// Metrics adds the figures of every stage to m.
@@ -133,11 +134,12 @@ func (s *Server) serve(ctx context.Context, listener net.Listener) error {
 }
 
 // Handler returns the endpoint as a handler: GET and HEAD of /healthz,
-// /api/v1/status, /api/v1/values and /metrics, and what others serves.
+// /api/v1/status, /api/v1/broker, /api/v1/values and /metrics, and what others serves.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /healthz", s.healthz)
 	mux.HandleFunc("GET /api/v1/status", s.status)
+	mux.HandleFunc("GET /api/v1/broker", s.broker)
 	mux.HandleFunc("GET /api/v1/values", s.latest)
 	mux.HandleFunc("GET /metrics", s.metrics)
 	mux.HandleFunc("GET /{$}", s.index)
@@ -189,7 +191,11 @@ func (s *Server) healthz(w http.ResponseWriter, _ *http.Request) {
 }
 
 func (s *Server) status(w http.ResponseWriter, _ *http.Request) {
-	s.writeJSON(w, http.StatusOK, s.gateway.Status())
+	s.writeJSON(w, http.StatusOK, s.gateway.Status(""))
+}
+
+func (s *Server) broker(w http.ResponseWriter, _ *http.Request) {
+	s.writeJSON(w, http.StatusOK, s.gateway.Status("broker"))
 }
 
 func (s *Server) latest(w http.ResponseWriter, _ *http.Request) {
@@ -206,7 +212,7 @@ func (s *Server) metrics(w http.ResponseWriter, _ *http.Request) {
 
 func (s *Server) index(w http.ResponseWriter, _ *http.Request) {
 	s.write(w, http.StatusOK, "text/plain; charset=utf-8",
-		[]byte("sluice\n\n/healthz\n/api/v1/status\n/api/v1/values\n/metrics\n"))
+		[]byte("sluice\n\n/healthz\n/api/v1/status\n/api/v1/broker\n/api/v1/values\n/metrics\n"))
 }
 
 func (s *Server) writeJSON(w http.ResponseWriter, code int, v any) {

@@ -22,7 +22,12 @@ type fakeGateway struct {
 	status any
 }
 
-func (g *fakeGateway) Status() any     { return g.status }
+func (g *fakeGateway) Status(stage string) any {
+	if stage != "" {
+		return "of the " + stage
+	}
+	return g.status
+}
 func (g *fakeGateway) Health() []Check { return g.checks }
 func (g *fakeGateway) Metrics(m *Metrics) {
 	m.Counter("sluice_samples_total", "samples", 7, Label{"bus", `a"b\c`})
@@ -60,6 +65,15 @@ func TestHealthz(t *testing.T) {
 	}
 	if w.Code != 503 || body.OK || body.Stages[0].Reason != "disk full" {
 		t.Errorf("one dead: %d %+v", w.Code, body)
+	}
+}
+
+func TestStatusOfTheBroker(t *testing.T) {
+	h := newServer(Config{}, &fakeGateway{status: "all"}, &Values{}).Handler()
+	for path, want := range map[string]string{"/api/v1/status": "\"all\"\n", "/api/v1/broker": "\"of the broker\"\n"} {
+		if w := get(t, h, "GET", path, "localhost"); w.Code != 200 || w.Body.String() != want {
+			t.Errorf("%s: %d %s", path, w.Code, w.Body)
+		}
 	}
 }
 

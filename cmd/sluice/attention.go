@@ -29,12 +29,7 @@ func (s *status) attention(wait time.Duration) []string {
 	if reason, _ := spoolHealth(&s.Spool); reason != "" {
 		say("log: %s", reason)
 	}
-	if reason, _ := brokerHealth(&s.Broker); reason != "" {
-		if strings.Contains(reason, "address already in use") {
-			reason += "; does another broker, such as Mosquitto, run here? Stop it, or set broker: { listen: [\"127.0.0.1:1884\"] }"
-		}
-		say("local broker: %s", reason)
-	}
+	all = append(all, brokerAttention(&s.Broker)...)
 	for i := range s.Upstreams {
 		u := &s.Upstreams[i]
 		if u.State != publish.StateConnected {

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/localbroker"
 	"sluice/localbroker/spool"
 	"sluice/publish"
 	"sluice/sources/modbus"
@@ -39,12 +40,26 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"refuses point power, input 52, with exception 2": func(s *status) {
 			s.Buses[0].Devices[0].Refused = []modbus.RefusedPoint{{Point: "power", Table: "input", Address: 52, Reason: "exception 2"}}
 		},
-		"trust: always":          func(s *status) { s.Clock.Trusted = false },
-		"log: the disk refuses":  func(s *status) { s.Spool.Failing = true },
-		"cloud is not connected": func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
-		"cloud: another client":  func(s *status) { s.Upstreams[0].Hint = "another client" },
-		"cloud: 3 messages":      func(s *status) { s.Upstreams[0].Unsent = 3 },
-		"cloud: 4 records":       func(s *status) { s.Upstreams[0].Lost = 4 },
+		"trust: always":         func(s *status) { s.Clock.Trusted = false },
+		"log: the disk refuses": func(s *status) { s.Spool.Failing = true },
+		"local broker: not listening on 1883: in use": func(s *status) {
+			s.Broker.Listeners = []localbroker.ListenerStats{{Address: "1883", Error: "in use"}}
+		},
+		"local broker: the disk refuses":        func(s *status) { s.Broker.Storage.Failing = true },
+		"were damaged: restored":                func(s *status) { s.Broker.Storage.Damage = "restored from the second copy" },
+		"local broker: 5 messages were dropped": func(s *status) { s.Broker.Storage.QueuedDropped = 5 },
+		"6 messages of LAN clients were lost":   func(s *status) { s.Broker.LANLost = 6 },
+		"7 connections were refused: broker.limits.clients is reached": func(s *status) {
+			s.Broker.Refused = map[localbroker.Cause]uint64{localbroker.RefusedClients: 7, localbroker.RefusedACL: 1}
+		},
+		"8 retained messages were not kept": func(s *status) {
+			s.Broker.Refused = map[localbroker.Cause]uint64{localbroker.RefusedRetained: 8}
+		},
+		"9 connections were ended by a fault": func(s *status) { s.Broker.Panics = 9 },
+		"cloud is not connected":              func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
+		"cloud: another client":               func(s *status) { s.Upstreams[0].Hint = "another client" },
+		"cloud: 3 messages":                   func(s *status) { s.Upstreams[0].Unsent = 3 },
+		"cloud: 4 records":                    func(s *status) { s.Upstreams[0].Lost = 4 },
 		"7 records wait for it, kept until 7 days after": func(s *status) {
 			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{Records: 7}, &spool.Config{})}
 		},

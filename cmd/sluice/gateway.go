@@ -47,7 +47,7 @@ type gateway struct {
 type broker struct {
 	*stage
 	*localbroker.Broker
-	inquiry inquiry
+	inquiry, askClients inquiry
 }
 
 // upstream is one upstream at work.

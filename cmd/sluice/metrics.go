@@ -2,7 +2,6 @@ package main
 
 import (
 	"sluice/dashboard"
-	"sluice/localbroker"
 	"sluice/localbroker/spool"
 )
 
@@ -26,6 +25,7 @@ func (g *gateway) Metrics(m *dashboard.Metrics) {
 	}
 	spoolMetrics(m, &s.Spool)
 	brokerMetrics(m, &s.Broker)
+	clientMetrics(m, g.clients())
 	for i := range s.Upstreams {
 		s.Upstreams[i].metrics(m)
 	}
@@ -82,22 +82,6 @@ func spoolMetrics(m *dashboard.Metrics, s *spool.Stats) {
 	m.Counter("sluice_spool_damages_total", "Damaged places that were stepped over.", float64(s.Damages))
 	m.Counter("sluice_spool_disk_errors_total", "Times the disk refused.", float64(s.DiskErrors))
 	m.Flag("sluice_spool_failing", "Whether the disk refuses now.", s.Failing)
-}
-
-func brokerMetrics(m *dashboard.Metrics, s *localbroker.Stats) {
-	m.Flag("sluice_broker_running", "Whether the local broker runs.", s.Running)
-	m.Gauge("sluice_broker_clients", "Connected clients.", float64(s.Clients))
-	m.Gauge("sluice_broker_sessions", "Sessions, connected or not.", float64(s.Sessions))
-	m.Gauge("sluice_broker_subscriptions", "Subscriptions of all sessions.", float64(s.Subscriptions))
-	m.Gauge("sluice_broker_retained", "Topics with a retained message.", float64(s.Retained))
-	m.Counter("sluice_broker_received_total", "Messages of clients.", float64(s.Received))
-	m.Counter("sluice_broker_sent_total", "Messages handed to connections.", float64(s.Sent))
-	m.Counter("sluice_broker_dropped_total", "Messages that a slow subscriber did not get.", float64(s.Dropped))
-	m.Counter("sluice_broker_lan_appended_total", "Messages of LAN clients the log has taken.", float64(s.LANAppended))
-	m.Counter("sluice_broker_lan_lost_total", "Messages of LAN clients the log has refused.", float64(s.LANLost))
-	for cause, count := range s.Refused {
-		m.Counter("sluice_broker_refused_total", "Connections and packets refused, by cause.", float64(count), label("cause", string(cause)))
-	}
 }
 
 func (s *upstreamStatus) metrics(m *dashboard.Metrics) {

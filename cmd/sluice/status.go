@@ -91,6 +91,20 @@ func (g *gateway) snapshot() *status {
 	return s
 }
 
+// brokerStatus is what /api/v1/broker shows.
+type brokerStatus struct {
+	localbroker.Stats
+	Table []localbroker.ClientStats `json:"client_table"` // by client id
+}
+
+// clients returns the sessions of the local broker, none if it hangs.
+func (g *gateway) clients() []localbroker.ClientStats {
+	b := g.now().broker
+	got, _ := b.askClients.ask(func() any { return b.Clients() }, patience)
+	all, _ := got.([]localbroker.ClientStats) // nil before the first answer
+	return all
+}
+
 // answer asks one stage, and notes if it did not answer in time.
 func answer[T any](s *status, name string, q *inquiry, f func() T) T {
 	got, fresh := q.ask(func() any { return f() }, patience)
@@ -101,8 +115,15 @@ func answer[T any](s *status, name string, q *inquiry, f func() T) T {
 	return value
 }
 
-// Status returns the state of every stage.
-func (g *gateway) Status() any { return g.snapshot() }
+// Status returns the state of every stage, or of the local broker with its
+// sessions one by one.
+func (g *gateway) Status(stage string) any {
+	s := g.snapshot()
+	if stage == "broker" {
+		return brokerStatus{s.Broker, g.clients()}
+	}
+	return s
+}
 
 // Health says of each stage whether it does its work. An upstream that is away
 // is no illness: that is what the log is for.
@@ -173,15 +194,6 @@ func spoolHealth(s *spool.Stats) (reason string, ok bool) {
 		return "the log is full and its policy is stop", false
 	case s.BackupError != "":
 		return "the second copy is not kept: " + s.BackupError, true
-	}
-	return "", true
-}
-
-func brokerHealth(s *localbroker.Stats) (reason string, ok bool) {
-	for _, l := range s.Listeners {
-		if !l.Listening {
-			return fmt.Sprintf("not listening on %s: %s", l.Address, l.Error), false
-		}
 	}
 	return "", true
 }
