@@ -23,6 +23,9 @@ func (s *status) attention(wait time.Duration) []string {
 	for i := range s.Buses {
 		all = append(all, s.Buses[i].attention()...)
 	}
+	for i := range s.MQTT {
+		all = append(all, mqttAttention(&s.MQTT[i])...)
+	}
 	if !s.Clock.Trusted && len(s.Upstreams) > 0 {
 		say("the clock cannot be trusted yet: each sample waits up to %v for it before it goes upstream; if the clock is right, set clock: { trust: always }", wait)
 	}

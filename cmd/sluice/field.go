@@ -17,23 +17,39 @@ import (
 // field is all buses of a site at work.
 type field struct {
 	*stage
-	buses []*fieldBus
+	buses     []*fieldBus
+	listeners []*listener
 }
 
 // fieldBus is one bus at work, with its way to the log.
 type fieldBus struct {
+	delivery
 	name    string
 	link    *link.Link
 	bus     *modbus.Bus
 	devices int // that run
 	inquiry inquiry
-	// deliver takes the samples of a poll to the log. It is called from the
-	// goroutine of the bus.
+}
+
+// delivery is the way of the samples of one source to the log. It is used from
+// the goroutine of the source; everybody may look.
+type delivery struct {
 	deliver func([]sources.Sample) error
 	made    time.Time
 	// since is when a delivery that is under way began, in nanoseconds from
 	// made by a clock that nobody sets; 0 if there is none.
-	since atomic.Int64
+	since *atomic.Int64
+}
+
+func newDelivery(deliver func([]sources.Sample) error) delivery {
+	return delivery{deliver, time.Now(), new(atomic.Int64)}
+}
+
+// take delivers samples.
+func (d *delivery) take(samples []sources.Sample) error {
+	d.since.Store(max(1, int64(time.Since(d.made))))
+	defer d.since.Store(0)
+	return d.deliver(samples)
 }
 
 // newField makes the buses of s, which deliver to b. Nothing is opened.
@@ -50,9 +66,15 @@ func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
 		if err != nil {
 			return nil, err
 		}
-		fb := &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices), made: time.Now()}
-		fb.deliver = g.deliver(mapper, b)
-		f.buses = append(f.buses, fb)
+		f.buses = append(f.buses, &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices),
+			delivery: newDelivery(g.deliver(mapper, b))})
+	}
+	for i := range s.mqtt {
+		l, err := g.newListener(s, &s.mqtt[i], mapper, b)
+		if err != nil {
+			return nil, err
+		}
+		f.listeners = append(f.listeners, l)
 	}
 	return f, nil
 }
@@ -78,25 +100,22 @@ func (f *field) runs() []func(context.Context) error {
 	for _, b := range f.buses {
 		all = append(all, b.run)
 	}
+	for _, l := range f.listeners {
+		all = append(all, l.run)
+	}
 	return all
 }
 
 // run polls until ctx is done.
-func (b *fieldBus) run(ctx context.Context) error {
-	return b.bus.Run(ctx, func(samples []sources.Sample) error {
-		b.since.Store(max(1, int64(time.Since(b.made))))
-		defer b.since.Store(0)
-		return b.deliver(samples)
-	})
-}
+func (b *fieldBus) run(ctx context.Context) error { return b.bus.Run(ctx, b.take) }
 
 // delivering returns for how long a delivery has been under way.
-func (b *fieldBus) delivering() time.Duration {
-	since := b.since.Load()
+func (d *delivery) delivering() time.Duration {
+	since := d.since.Load()
 	if since == 0 {
 		return 0
 	}
-	return time.Since(b.made) - time.Duration(since)
+	return time.Since(d.made) - time.Duration(since)
 }
 
 // close lets go of the ports. The buses have been stopped.

@@ -23,6 +23,9 @@ func (g *gateway) Metrics(m *dashboard.Metrics) {
 	for i := range s.Buses {
 		s.Buses[i].metrics(m)
 	}
+	for i := range s.MQTT {
+		mqttMetrics(m, &s.MQTT[i])
+	}
 	spoolMetrics(m, &s.Spool)
 	brokerMetrics(m, &s.Broker)
 	clientMetrics(m, g.clients())

@@ -10,6 +10,7 @@ import (
 	"sluice/publish"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
+	"sluice/sources/mqtt"
 )
 
 // How long a request of the endpoint waits for a stage, and after which time
@@ -32,6 +33,7 @@ type status struct {
 	Clock     clockStatus       `json:"clock"`
 	Disabled  []disabledDevice  `json:"disabled"`
 	Buses     []busStatus       `json:"buses"`
+	MQTT      []mqtt.Stats      `json:"mqtt"` // buses of MQTT messages
 	Spool     spool.Stats       `json:"spool"`
 	Broker    localbroker.Stats `json:"broker"`
 	Upstreams []upstreamStatus  `json:"upstreams"`
@@ -69,7 +71,7 @@ func (g *gateway) snapshot() *status {
 	clock := g.clock.Now()
 	s := &status{Build: g.build, Site: p.site.model.Name, File: p.site.path, Started: g.started, Reload: g.lastReload(),
 		Clock: clockStatus{clock.Time(), clock.Trusted, g.clock.Why()}, Disabled: []disabledDevice{},
-		Buses: []busStatus{}, Upstreams: []upstreamStatus{}}
+		Buses: []busStatus{}, MQTT: []mqtt.Stats{}, Upstreams: []upstreamStatus{}}
 	for i := range p.site.model.Devices {
 		if d := &p.site.model.Devices[i]; d.Disabled {
 			s.Disabled = append(s.Disabled, disabledDevice{d.Name, d.Why})
@@ -79,6 +81,9 @@ func (g *gateway) snapshot() *status {
 		s.Buses = append(s.Buses, answer(s, "bus "+b.name, &b.inquiry, func() busStatus {
 			return busStatus{b.bus.Stats(), b.link.Stats()}
 		}))
+	}
+	for _, l := range p.field.listeners {
+		s.MQTT = append(s.MQTT, answer(s, "bus "+l.name, &l.inquiry, l.source.Stats))
 	}
 	s.Spool = answer(s, "spool", &g.askLog, g.spool.Stats)
 	s.Broker = answer(s, "broker", &p.broker.inquiry, p.broker.Stats)
@@ -150,6 +155,10 @@ func (g *gateway) Health() []dashboard.Check {
 		reason, ok := b.health(&s.Buses[i])
 		add("bus "+b.name, p.field.stage, reason, ok)
 	}
+	for i, l := range p.field.listeners {
+		reason, ok := l.health(&s.MQTT[i])
+		add("bus "+l.name, p.field.stage, reason, ok)
+	}
 	reason, ok := spoolHealth(&s.Spool)
 	add("spool", g.keeper, reason, ok)
 	reason, ok = brokerHealth(&s.Broker)
@@ -206,6 +215,12 @@ func (g *gateway) hanging() string {
 		b.inquiry.ask(func() any { return busStatus{b.bus.Stats(), b.link.Stats()} }, 0)
 		if b.inquiry.silent() > hangsAfter || b.delivering() > hangsAfter {
 			return "bus " + b.name
+		}
+	}
+	for _, l := range p.field.listeners {
+		l.inquiry.ask(func() any { return l.source.Stats() }, 0)
+		if l.inquiry.silent() > hangsAfter || l.delivering() > hangsAfter {
+			return "bus " + l.name
 		}
 	}
 	g.askLog.ask(func() any { return g.spool.Stats() }, 0)
