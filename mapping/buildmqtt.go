@@ -54,8 +54,14 @@ func (b *builder) mqttKeys(path string, bus *busBuild) {
 	}
 }
 
-// saysMQTT reports whether a device without a usable bus is meant for MQTT.
+// saysMQTT reports whether a device without a usable bus is meant for MQTT: by
+// the bus it names, or by its own keys.
 func (d *deviceBuild) saysMQTT() bool {
+	for i := range d.b.allBuses {
+		if bus := &d.b.allBuses[i]; bus.Name == d.config.Bus && bus.Kind != 0 {
+			return bus.Kind == BusMQTT
+		}
+	}
 	for _, key := range []string{"from", "stale_after", "time_path", "availability"} {
 		if d.b.doc.Has(d.at(key).path) {
 			return true
@@ -176,6 +182,7 @@ func (d *deviceBuild) checkMQTT(n *namedSpec) register.Point {
 	}
 	if f.scaleFactor != "" {
 		d.fail(n.spec.place("scale_factor"), CodeScale, "scale_factor is for registers", "remove it; scale: multiplies")
+		f.scaleFactor = "" // one complaint is enough
 	}
 	if f.order != nil {
 		d.fail(n.spec.place("order"), CodeOrder, "a message has no byte order", "remove it")
