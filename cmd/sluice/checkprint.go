@@ -95,7 +95,7 @@ func (f *busForecast) print(b *bytes.Buffer) {
 }
 
 func (f *mqttForecast) print(b *bytes.Buffer) {
-	fmt.Fprintf(b, "\nbus %s at the broker %s: %s, at most %s samples/s\n", f.Name, f.Broker, count(len(f.Topics), "topic"), digits(f.Samples))
+	fmt.Fprintf(b, "\nbus %s at the broker %s: %s, at most %s samples/s\n", f.Name, f.Broker, count(f.distinct(), "topic"), digits(f.Samples))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "  device\ttopic\tpoints\tat most every\tstale after")
 	for i := range f.Topics {

@@ -169,6 +169,16 @@ type topicSource struct {
 	StaleAfter time.Duration `json:"stale_after_ns"` // the shortest; 0 for never
 }
 
+// distinct returns how many topics there are: one may be listed for several
+// devices and intervals.
+func (f *mqttForecast) distinct() int {
+	names := make(map[string]bool)
+	for i := range f.Topics {
+		names[f.Topics[i].Topic] = true
+	}
+	return len(names)
+}
+
 // report says what will be listened to.
 func (b *mqttBus) report() mqttForecast {
 	f := mqttForecast{Name: b.name, Broker: mapping.MQTTLocal, Topics: []topicSource{}}
