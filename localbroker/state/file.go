@@ -211,6 +211,7 @@ func putTotals(tx *bolt.Tx, t totals) error {
 	if err != nil {
 		return err
 	}
+	t.txid = uint64(tx.ID())
 	sealed, _ := sealValue(totalsBucket, totalsKey(), t.append())
 	return b.Put(totalsKey(), sealed)
 }

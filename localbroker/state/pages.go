@@ -112,8 +112,11 @@ func (im *image) walk(m meta, each func(bucket Bucket, key, value []byte) error)
 	if err := w.run(); err != nil {
 		return survey{}, err
 	}
-	if w.err == nil && !w.totals.same(w.kept) {
-		w.err = fmt.Errorf("holds %d records where %d are expected, or other ones", w.totals.records, w.kept.records)
+	if !w.totals.same(w.kept) {
+		w.wrong("holds %d records where %d are expected, or other ones", w.totals.records, w.kept.records)
+	}
+	if w.kept.txid != m.txid {
+		w.wrong("holds the records of transaction %d where those of %d are expected", w.kept.txid, m.txid)
 	}
 	return w.survey, nil
 }

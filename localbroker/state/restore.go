@@ -122,7 +122,7 @@ func (s *Store) tell(first *found, best choice) {
 	switch {
 	case best.from != nil && best.from != first && best.intact():
 		what = "restored from the backup"
-	case best.intact():
+	case best.from != nil && best.intact():
 		what = "restored but for its last transaction"
 	case best.from != nil:
 		what = fmt.Sprintf("%d of its records are kept, others may be lost", best.totals.records)

@@ -12,7 +12,8 @@ func totalsKey() []byte { return []byte("totals") }
 
 // totals are the figures over all records but themselves.
 type totals struct {
-	seq     uint64 // of the transaction
+	seq     uint64 // of the transaction, counted over all files there were
+	txid    uint64 // of the transaction, as the meta page of this file says
 	records uint64
 	sum     uint64                 // of the checksums, modulo 2^64
 	buckets map[Bucket]BucketStats // not on disk
@@ -59,6 +60,7 @@ func (t totals) same(o totals) bool { return t.records == o.records && t.sum == 
 func (t totals) append() []byte {
 	e := newEncoder(0)
 	e.number(t.seq)
+	e.number(t.txid)
 	e.number(t.records)
 	e.number(t.sum)
 	return e.b
@@ -70,6 +72,7 @@ func decodeTotals(value []byte) (t totals, err error) {
 	}
 	d := newDecoder(value)
 	t.seq = d.number(1<<64 - 1)
+	t.txid = d.number(1<<64 - 1)
 	t.records = d.number(1<<64 - 1)
 	t.sum = d.number(1<<64 - 1)
 	return t, d.done(true)
