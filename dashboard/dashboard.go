@@ -76,6 +76,7 @@ func (s *Server) Addr() string {
 // Config that Validate refuses.
 func (s *Server) Run(ctx context.Context) error {
 	if s.cfg.Off() {
+		<-ctx.Done()
 		return nil
 	}
 	addr, err := listenAddress(s.cfg.Listen)

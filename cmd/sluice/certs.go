@@ -47,26 +47,35 @@ func (a *app) certsCommand() *cobra.Command {
 
 // store returns the certificates of the data folder.
 func (k *certsCommands) store() (*certs.Store, error) {
-	dir, name := k.data, ""
-	data, err := os.ReadFile(k.config)
+	dir, name, err := dataFolder(k.config, k.data)
+	if err != nil {
+		return nil, err
+	}
+	return certStore(dir, name), nil
+}
+
+// dataFolder returns the data folder, which is dir if that is given, and the
+// name of the site, as the site file says it; with dir the file need not be
+// there. Other problems of the file are the business of check.
+func dataFolder(config, dir string) (data, name string, err error) {
+	text, err := os.ReadFile(config)
 	switch {
 	case err == nil:
 		var file siteFile
-		// Other problems of the file are the business of check.
-		doc, _ := configs.Decode(k.config, data, &file)
+		doc, _ := configs.Decode(config, text, &file)
 		if dir == "" && doc.Position("") == (configs.Position{}) {
-			return nil, fail(exitConfig, fmt.Errorf("%s is not a usable site file", k.config), "see what is wrong with it: sluice check "+k.config)
+			return "", "", fail(exitConfig, fmt.Errorf("%s is not a usable site file", config), "see what is wrong with it: sluice check "+config)
 		}
 		if name = file.Mapping.Site; dir == "" {
-			dir = (&site{dir: filepath.Dir(k.config)}).resolve(file.Buffer.Dir)
+			dir = (&site{dir: filepath.Dir(config)}).resolve(file.Buffer.Dir)
 		}
-	case k.data != "" && errors.Is(err, fs.ErrNotExist): // then it is not needed
+	case dir != "" && errors.Is(err, fs.ErrNotExist): // then it is not needed
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fail(exitPermission, err, "run the command as the user of the gateway, or with sudo")
-	case k.data == "":
-		return nil, fail(exitConfig, err, "name the site file with -c, or the data folder with --data")
+		return "", "", fail(exitPermission, err, "run the command as the user of the gateway, or with sudo")
+	case dir == "":
+		return "", "", fail(exitConfig, err, "name the site file with -c, or the data folder with --data")
 	}
-	return certStore(dir, name), nil
+	return dir, name, nil
 }
 
 // certStore returns the certificates of a data folder.

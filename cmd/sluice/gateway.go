@@ -11,6 +11,7 @@ import (
 	"sluice/dashboard"
 	"sluice/localbroker"
 	"sluice/localbroker/spool"
+	"sluice/localbroker/trace"
 	"sluice/mapping"
 	"sluice/publish"
 	"sluice/sources"
@@ -31,8 +32,12 @@ type gateway struct {
 	devices deviceStates
 	started time.Time
 	keeper  *stage // regular work of the spool, and the watch over the clock
+	control *stage // answers `sluice broker`
 	askLog  inquiry
 	former  formerUpstreams
+	trace   trace.Log // what clients of the local broker send and get, for who asks
+	logging *stage    // the message log of the site file; nil without
+	logged  trace.Config
 
 	mu        sync.Mutex // guards all below
 	site      *site
@@ -161,6 +166,7 @@ func (g *gateway) start(p *parts) {
 		}
 	}
 	g.devices.listen(p.upstreams)
+	g.messageLog(p.site.Broker.MessageLog)
 	if p.broker.stage == nil {
 		p.broker.stage = startStage("broker", g.log, p.broker.Run)
 	} else {
@@ -198,8 +204,10 @@ func (g *gateway) stop() error {
 		drained.Go(u.stop)
 	}
 	drained.Wait()
+	g.control.stop()
 	p.broker.stop()
 	p.web.stop()
+	g.logging.stop()
 	g.keeper.stop()
 	return errors.Join(err, g.spool.Close())
 }

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/localbroker/trace"
 	"sluice/publish"
 )
 
@@ -199,9 +200,11 @@ func (g *gateway) logProblems(problems []configs.Problem) {
 }
 
 // sameBroker reports whether a broker can stay: it reads changed users files and
-// certificates itself.
+// certificates itself, and the message log is none of its business.
 func sameBroker(a, b *site) bool {
-	return a.model.Name == b.model.Name && reflect.DeepEqual(a.Broker, b.Broker)
+	was, is := a.Broker, b.Broker
+	was.MessageLog, is.MessageLog = trace.Config{}, trace.Config{}
+	return a.model.Name == b.model.Name && reflect.DeepEqual(was, is)
 }
 
 func sameWeb(a, b *site) bool { return reflect.DeepEqual(a.HTTP, b.HTTP) }

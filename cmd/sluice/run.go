@@ -83,6 +83,7 @@ func run(ctx context.Context, path, level string, logs io.Writer) error {
 	g.reviewFormer(s)
 	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
 	g.start(p)
+	g.control = startStage("control", g.log, g.serveControl)
 	g.serve(ctx, hangUp, newNotifier(os.Getenv))
 	return g.stop()
 }

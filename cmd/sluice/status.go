@@ -87,6 +87,7 @@ func (g *gateway) snapshot() *status {
 	}
 	s.Spool = answer(s, "spool", &g.askLog, g.spool.Stats)
 	s.Broker = answer(s, "broker", &p.broker.inquiry, p.broker.Stats)
+	s.Broker.Traces = g.trace.Count()
 	for _, u := range p.upstreams {
 		stats := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.Stats)
 		s.Upstreams = append(s.Upstreams, upstreamStatus{stats, s.Spool.Cursors[u.cfg.Name].Lost})
