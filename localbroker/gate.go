@@ -7,6 +7,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"sluice/localbroker/wire"
 )
 
 // gate counts connections and turns away those beyond the limits.
@@ -30,7 +32,7 @@ type admitted struct {
 }
 
 // admit lets conn in, or says by which limit it is turned away.
-func (g *gate) admit(conn net.Conn) (*admitted, Cause) {
+func (g *gate) admit(conn net.Conn) (*admitted, wire.Cause) {
 	address := hostOf(conn)
 	if isLoopback(address) || address == unixHost {
 		address = ""
@@ -39,11 +41,11 @@ func (g *gate) admit(conn net.Conn) (*admitted, Cause) {
 	defer g.mu.Unlock()
 	switch {
 	case g.all >= g.limits.Clients:
-		return nil, RefusedClients
+		return nil, wire.RefusedClients
 	case g.pending >= g.limits.Pending:
-		return nil, RefusedPending
+		return nil, wire.RefusedPending
 	case address != "" && g.from[address] >= g.limits.PerAddress:
-		return nil, RefusedAddress
+		return nil, wire.RefusedAddress
 	}
 	g.all++
 	g.pending++

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"sluice/sources"
+
+	"sluice/localbroker/wire"
 )
 
 func TestSubscribeWithoutOptionsIsRefused(t *testing.T) {
@@ -28,7 +30,7 @@ func TestSubscribeWithoutOptionsIsRefused(t *testing.T) {
 		}
 	}
 	bystander.ping()
-	if s := b.Stats(); s.Panics != 0 || s.Refused[RefusedMalformed] != 2 {
+	if s := b.Stats(); s.Panics != 0 || s.Refused[wire.RefusedMalformed] != 2 {
 		t.Errorf("panics %d, refused %v", s.Panics, s.Refused)
 	}
 }
@@ -80,18 +82,18 @@ func TestHugeConnectAllocatesLittle(t *testing.T) {
 	if n := after.TotalAlloc - before.TotalAlloc; n > 1<<20 {
 		t.Errorf("four CONNECT of 256 MB allocated %d bytes", n)
 	}
-	if n := b.Stats().Refused[RefusedTooLarge]; n != 4 {
+	if n := b.Stats().Refused[wire.RefusedTooLarge]; n != 4 {
 		t.Errorf("refused %d, want 4", n)
 	}
 }
 
 func TestDeepTopicsAreRefusedBeforeTheBroker(t *testing.T) {
 	deep := strings.Repeat("a/", 65_534/2)
-	for name, packet := range map[string]func(w *wire) []byte{
-		"publish":     func(w *wire) []byte { return w.publishFrame(deep, "", 0, 0, false) },
-		"subscribe":   func(w *wire) []byte { return frame(0x82, []byte{0, 1}, w.props(), text(deep), []byte{0}) },
-		"unsubscribe": func(w *wire) []byte { return frame(0xa2, []byte{0, 1}, w.props(), text(deep)) },
-		"levels":      func(w *wire) []byte { return w.publishFrame(strings.Repeat("a/", 32)+"a", "", 0, 0, false) },
+	for name, packet := range map[string]func(w *peer) []byte{
+		"publish":     func(w *peer) []byte { return w.publishFrame(deep, "", 0, 0, false) },
+		"subscribe":   func(w *peer) []byte { return frame(0x82, []byte{0, 1}, w.props(), text(deep), []byte{0}) },
+		"unsubscribe": func(w *peer) []byte { return frame(0xa2, []byte{0, 1}, w.props(), text(deep)) },
+		"levels":      func(w *peer) []byte { return w.publishFrame(strings.Repeat("a/", 32)+"a", "", 0, 0, false) },
 	} {
 		for _, version := range []byte{4, 5} {
 			t.Run(fmt.Sprint(name, version), func(t *testing.T) {
@@ -100,7 +102,7 @@ func TestDeepTopicsAreRefusedBeforeTheBroker(t *testing.T) {
 				w.send(packet(w))
 				w.expectClosed()
 				s := b.Stats()
-				if s.Refused[RefusedTopic] != 1 || s.Received != 0 || s.Subscriptions != 0 {
+				if s.Refused[wire.RefusedTopic] != 1 || s.Received != 0 || s.Subscriptions != 0 {
 					t.Errorf("stats %+v", s)
 				}
 			})
@@ -111,7 +113,7 @@ func TestDeepTopicsAreRefusedBeforeTheBroker(t *testing.T) {
 		w := dial(t, b.address, 4)
 		w.send(w.connectFrame("deep", 0x06, 60, nil, text("lan/"+strings.Repeat("a/", 32)), text("gone")))
 		w.expectClosed()
-		if s := b.Stats(); s.Refused[RefusedTopic] != 1 || s.Sessions != 0 {
+		if s := b.Stats(); s.Refused[wire.RefusedTopic] != 1 || s.Sessions != 0 {
 			t.Errorf("stats %+v", s)
 		}
 	})
@@ -119,46 +121,42 @@ func TestDeepTopicsAreRefusedBeforeTheBroker(t *testing.T) {
 
 // inBubble runs a broker without listeners in fake time; pipe opens a
 // connection to it.
-func inBubble(t *testing.T, cfg Config, test func(b *Broker, pipe func(version byte) *wire)) {
+func inBubble(t *testing.T, cfg Config, test func(b *Broker, pipe func(version byte) *peer)) {
 	t.Helper()
 	inBubbleWith(t, cfg, new(memoryLog), test)
 }
 
-func inBubbleWith(t *testing.T, cfg Config, log *memoryLog, test func(b *Broker, pipe func(version byte) *wire)) {
+func inBubbleWith(t *testing.T, cfg Config, log *memoryLog, test func(b *Broker, pipe func(version byte) *peer)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		b, err := New(cfg, log, Options{Site: "plant", Clock: stoppedClock{}})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := b.server.Serve(); err != nil {
-			t.Fatal(err)
-		}
 		committed := make(chan struct{})
-		go func() { b.lan.run(); close(committed) }()
+		go func() { b.committer.run(); close(committed) }()
 		ended := make(chan struct{}, 100)
 		opened := 0
-		test(b, func(version byte) *wire {
+		test(b, func(version byte) *peer {
 			client, server := net.Pipe()
 			opened++
 			go func() { b.serve(server, entrance{"test", true, b.listeners[0].policy}); ended <- struct{}{} }()
-			return newWire(t, client, version)
+			return newPeer(t, client, version)
 		})
 		b.stopping.Store(true)
-		b.lan.stop()
-		<-committed
+		b.committer.barrier()
 		b.disconnectAll()
 		for range opened {
 			<-ended
 		}
-		if err := b.server.Close(); err != nil {
-			t.Error(err)
-		}
+		b.stopSessions()
+		b.committer.stop()
+		<-committed
 	})
 }
 
 func TestSilentAndDribblingConnectionsAreClosed(t *testing.T) {
-	inBubble(t, testConfig(), func(b *Broker, pipe func(byte) *wire) {
+	inBubble(t, testConfig(), func(b *Broker, pipe func(byte) *peer) {
 		began := time.Now()
 		silent, dribbling := pipe(4), pipe(4)
 		go func() {
@@ -169,7 +167,7 @@ func TestSilentAndDribblingConnectionsAreClosed(t *testing.T) {
 				time.Sleep(time.Second)
 			}
 		}()
-		for _, w := range []*wire{silent, dribbling} {
+		for _, w := range []*peer{silent, dribbling} {
 			w.expectClosed()
 		}
 		if took := time.Since(began); took < connectTime || took > connectTime+2*flushTime {
@@ -184,7 +182,7 @@ func TestSilentAndDribblingConnectionsAreClosed(t *testing.T) {
 			t.Errorf("half a packet was waited for %v", took)
 		}
 		synctest.Wait()
-		if s := b.Stats(); s.Refused[RefusedTimeout] != 2 || s.Refused[RefusedSlowPacket] != 1 {
+		if s := b.Stats(); s.Refused[wire.RefusedTimeout] != 2 || s.Refused[wire.RefusedSlowPacket] != 1 {
 			t.Errorf("refused %v", s.Refused)
 		}
 	})
@@ -198,14 +196,14 @@ func TestKeepAliveOf43691Seconds(t *testing.T) {
 		told      uint16        // server keep-alive in the CONNACK
 	}{
 		{4, 43_691, 43_691 * time.Second * 3 / 2, 0},
-		{4, 1, minKeepS * time.Second * 3 / 2, 0},
-		{5, 43_691, maxKeepS * time.Second * 3 / 2, maxKeepS},
-		{5, 0, maxKeepS * time.Second * 3 / 2, maxKeepS},
-		{5, 2, minKeepS * time.Second * 3 / 2, minKeepS},
+		{4, 1, time.Second * 3 / 2, 0},
+		{5, 43_691, 3600 * time.Second * 3 / 2, 3600},
+		{5, 0, 3600 * time.Second * 3 / 2, 3600},
+		{5, 2, 3 * time.Second, 0},
 		{4, 0, 0, 0},
 	} {
 		t.Run(fmt.Sprint(c.version, "/", c.keepalive), func(t *testing.T) {
-			inBubble(t, testConfig(), func(_ *Broker, pipe func(byte) *wire) {
+			inBubble(t, testConfig(), func(_ *Broker, pipe func(byte) *peer) {
 				w := pipe(c.version)
 				w.send(w.connectFrame("quiet", 2, c.keepalive, nil))
 				connack := w.expect(0x20)
@@ -297,7 +295,7 @@ func TestConnectionsBeyondTheLimitsAreTurnedAway(t *testing.T) {
 	half1, half2 := dial(t, b.address, 4), dial(t, b.address, 4)
 	defer func() { _ = half1.conn.Close() }()
 	dial(t, b.address, 4).expectClosed()
-	if r := b.Stats().Refused; r[RefusedClients]+r[RefusedPending] != 1 {
+	if r := b.Stats().Refused; r[wire.RefusedClients]+r[wire.RefusedPending] != 1 {
 		t.Errorf("refused %v", r)
 	}
 	half2.connect("two") // it was let in
@@ -314,7 +312,7 @@ func TestGateByAddress(t *testing.T) {
 	if _, cause = g.admit(from("192.0.2.1")); cause != "" {
 		t.Fatal(cause)
 	}
-	if _, cause = g.admit(from("192.0.2.1")); cause != RefusedAddress {
+	if _, cause = g.admit(from("192.0.2.1")); cause != wire.RefusedAddress {
 		t.Errorf("third of one address: %q", cause)
 	}
 	if _, cause = g.admit(from("192.0.2.2")); cause != "" {

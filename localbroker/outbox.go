@@ -7,260 +7,248 @@ import (
 	"sync"
 	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
+	"sluice/localbroker/outbound"
+	"sluice/localbroker/wire"
 )
 
 // The times of the outbox.
 const (
-	stallTime = 10 * time.Second // for a client to take writeChunk bytes
+	stallTime = 10 * time.Second // for a client to take chunkSize bytes
 	flushTime = time.Second      // for the last words to a client that is being closed
 )
 
-// writeChunk is how much is written under one deadline, bytes: at stallTime
-// each, a client that takes 1.7 kB/s is slow, not stalled.
-const writeChunk = 16 << 10
-
-// errOutboxFull is returned by queue when the client has too much waiting.
-var errOutboxFull = errors.New("the client does not read fast enough")
-
-// outbox holds what waits for a client. Everybody may put packets in; one
-// goroutine, guard.write, takes them out.
+// outbox holds what waits for a client. Everybody may put packets in. Who
+// flushes writes what goes without waiting; the rest is a goroutine's that
+// lives as long as something waits.
 //
-//	queue ──▶ waiting ──▶ write ──▶ connection
-//	  full │                ▲
-//	       ▼                │ once waiting is empty
-//	     missed ── catchUp ─┘
+//	Queue ──▶ waiting ──▶ Flush: as much as the socket takes ──▶ client
+//	  full │                └─ the rest ─▶ write, until empty ───▶
+//	       ▼
+//	    ErrFull … told by room when there is some again
 type outbox struct {
+	done chan struct{} // closed when the connection is closed
+
 	mu      sync.Mutex
-	waiting []byte // complete packets, guarded by mu
-	// missed are the retained topics whose newest message did not fit:
-	// a slow client skips values in between, never the last one. Guarded by mu.
-	missed  map[*retained]struct{}
+	waiting []byte        // complete packets, guarded by mu; nil: nothing
+	writing bool          // somebody is; guarded by mu
 	closing bool          // guarded by mu
-	room    chan struct{} // closed and renewed when waiting was taken; guarded by mu
-	wake    chan struct{} // holds one
-	done    chan struct{} // closed when write has ended
+	timed   bool          // a write deadline is set; guarded by mu
+	full    bool          // somebody was told ErrFull since the last take; guarded by mu
+	room    func()        // tells the session that there is room again; guarded by mu
+	emptied chan struct{} // closed at the next take; nil: nobody waits. Guarded by mu
+
+	// Of who is writing.
+	taken []byte // out of waiting
+	rest  []byte // of taken, not yet written
 }
 
-func (o *outbox) init() {
-	o.wake = make(chan struct{}, 1)
-	o.room = make(chan struct{})
-	o.done = make(chan struct{})
+// Queue puts complete packets in and never waits; Flush sets them going. It
+// keeps no reference to p. One packet larger than the whole queue fits when
+// nothing waits. Errors: outbound.ErrFull, net.ErrClosed.
+func (c *conn) Queue(p []byte) error {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if n := len(c.out.waiting); n > 0 && n+len(p) > c.maxQueue && !c.out.closing {
+		c.out.full = true
+		return outbound.ErrFull
+	}
+	return c.put(p)
 }
 
-// queue puts complete packets in and never waits; flush sets them going. It
-// keeps no reference to p. Errors: errOutboxFull, net.ErrClosed.
-func (g *guard) queue(p []byte) error {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	return g.put(p)
-}
-
-// put is queue with mu held. One packet larger than the whole queue fits when
-// nothing waits.
-func (g *guard) put(p []byte) error {
-	if g.out.closing {
+// put appends p to what waits, whatever the bound. out.mu is held.
+func (c *conn) put(p []byte) error {
+	if c.out.closing {
 		return net.ErrClosed
 	}
-	if n := len(g.out.waiting); n > 0 && n+len(p) > g.maxQueue {
-		return errOutboxFull
+	if c.out.waiting == nil {
+		c.out.waiting = c.buffers.get()
 	}
-	g.out.waiting = append(g.out.waiting, p...)
+	c.out.waiting = append(c.out.waiting, p...)
 	return nil
 }
 
-// flush wakes the writer.
-func (g *guard) flush() {
-	select {
-	case g.out.wake <- struct{}{}:
-	default: // it has been told
-	}
+// say queues an answer of the broker's: an acknowledgement, a CONNACK. There
+// is always room for it. No client can pile them up, as its packets are read
+// no further while more waits than the queue may hold.
+func (c *conn) say(p []byte) {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	_ = c.put(p) // it is closed otherwise, and nobody listens any more
 }
 
-// queueRetained puts in the newest message of a retained topic, or notes that
-// it was missed. It reports whether the message was put in.
-func (g *guard) queueRetained(entry *retained, p []byte) bool {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	err := g.put(p)
-	if errors.Is(err, errOutboxFull) {
-		if g.out.missed == nil {
-			g.out.missed = make(map[*retained]struct{})
-		}
-		g.out.missed[entry] = struct{}{}
+// Flush sets going what was queued. It never waits.
+func (c *conn) Flush() {
+	c.out.mu.Lock()
+	if c.out.writing || len(c.out.waiting) == 0 {
+		c.out.mu.Unlock()
+		return
 	}
-	return err == nil
+	c.out.writing = true
+	c.out.mu.Unlock()
+	if c.direct && c.writeNow() {
+		return
+	}
+	go c.write()
 }
 
-// Write takes complete packets from mochi: acknowledgements and answers. It
-// waits for room, which holds up that client only.
-func (g *guard) Write(p []byte) (int, error) {
-	if g.checker.version < 5 && len(p) > 0 && p[0] == packets.Disconnect<<4 {
-		return len(p), nil // a server says DISCONNECT in MQTT 5 only
-	}
+// writeNow writes what goes without waiting and reports whether that was all.
+// What is left is for write.
+func (c *conn) writeNow() bool {
 	for {
-		g.out.mu.Lock()
-		err, room := g.put(p), g.out.room
-		g.out.mu.Unlock()
-		if err == nil {
-			g.flush()
-			return len(p), nil
+		if more, closing := c.take(); !more {
+			return !closing
 		}
-		if !errors.Is(err, errOutboxFull) {
-			return 0, err
-		}
-		select {
-		case <-room:
-		case <-g.out.done:
-			return 0, net.ErrClosed
+		n, err := c.socket.write(c.out.rest)
+		c.out.rest = c.out.rest[n:]
+		if err != nil || len(c.out.rest) > 0 {
+			return false // an error comes again in write
 		}
 	}
 }
 
-// waitRoom waits until the writer has taken what waits. It is false if it has
-// ended.
-func (g *guard) waitRoom() bool {
-	g.out.mu.Lock()
-	room, empty := g.out.room, len(g.out.waiting) == 0
-	g.out.mu.Unlock()
-	if empty {
-		return !g.isClosing()
-	}
-	g.flush()
-	select {
-	case <-room:
-		return true
-	case <-g.out.done:
-		return false
-	}
-}
-
-// write takes packets out of the outbox until the guard is closed, then the
-// rest within flushTime, and closes the connection. A client that takes less
-// than writeChunk in stallTime is closed.
-func (g *guard) write() {
-	defer close(g.out.done)
-	defer func() { _ = g.Conn.Close() }() // nothing is left to be said to it
-	var taken []byte
+// write writes until nothing waits any more, and when the connection is
+// closing ends it. A client that takes less than chunkSize in stallTime is
+// closed.
+func (c *conn) write() {
 	for {
-		var closing bool
-		taken, closing = g.take(taken[:0])
-		if len(taken) == 0 {
-			if closing {
+		for len(c.out.rest) > 0 {
+			n := min(len(c.out.rest), chunkSize)
+			err := c.writeDeadline()
+			if err == nil {
+				_, err = c.Conn.Write(c.out.rest[:n])
+			}
+			if err != nil {
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					c.broker.count.refuse(wire.RefusedStalled)
+				}
+				c.hangUp()
 				return
 			}
-			if g.catchUpMissed() {
-				continue
-			}
-			<-g.out.wake
-			continue
+			c.out.rest = c.out.rest[n:]
 		}
-		if err := g.writeOut(taken); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				g.count.refuse(RefusedStalled)
-			}
-			_ = g.Close() // wakes the reader; never fails
+		if more, closing := c.take(); closing && !more {
+			c.hangUp()
+			return
+		} else if !more {
 			return
 		}
-		if cap(taken) > writeChunk {
-			taken = nil
-		}
 	}
 }
 
-// take swaps what waits for the empty buffer and tells those who wait for
-// room.
-func (g *guard) take(empty []byte) (taken []byte, closing bool) {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	taken, g.out.waiting = g.out.waiting, empty
-	if len(taken) > 0 {
-		close(g.out.room)
-		g.out.room = make(chan struct{})
-	}
-	return taken, g.out.closing
-}
-
-// writeOut writes in chunks, each under a deadline of its own.
-func (g *guard) writeOut(p []byte) error {
-	for len(p) > 0 {
-		n := min(len(p), writeChunk)
-		if err := g.writeDeadline(); err != nil {
-			return err
+// take takes what waits, in the place of what has been written. Without more,
+// nobody is writing from now on, but for who is to close the connection.
+func (c *conn) take() (more, closing bool) {
+	c.out.mu.Lock()
+	c.buffers.put(c.out.taken)
+	c.out.taken, c.out.rest = c.out.waiting, c.out.waiting
+	c.out.waiting = nil
+	more, closing = len(c.out.taken) > 0, c.out.closing
+	c.broker.count.bytesOut.Add(uint64(len(c.out.taken)))
+	if !more && !closing {
+		c.out.writing = false
+		if c.out.timed {
+			c.out.timed = false
+			_ = c.Conn.SetWriteDeadline(time.Time{}) // an error comes again with the next write
 		}
-		if _, err := g.Conn.Write(p[:n]); err != nil {
-			return err
-		}
-		p = p[n:]
 	}
-	return nil
+	var room func()
+	if c.out.full {
+		room, c.out.full = c.out.room, false
+	}
+	if c.out.emptied != nil {
+		close(c.out.emptied)
+		c.out.emptied = nil
+	}
+	c.out.mu.Unlock()
+	if room != nil {
+		room()
+	}
+	return more, closing
 }
 
 // writeDeadline bounds the next chunk, unless Close has already set the last
 // bound of all.
-func (g *guard) writeDeadline() error {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	if g.out.closing {
+func (c *conn) writeDeadline() error {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.out.closing {
 		return nil
 	}
-	return g.Conn.SetWriteDeadline(time.Now().Add(stallTime))
-}
-
-// catchUpMissed queues the newest messages of what was missed and reports
-// whether there were any.
-func (g *guard) catchUpMissed() bool {
-	g.out.mu.Lock()
-	missed := g.out.missed
-	g.out.missed = nil
-	g.out.mu.Unlock()
-	if len(missed) == 0 || g.catchUp == nil {
-		return false
-	}
-	g.catchUp(g, missed)
-	return true
+	c.out.timed = true
+	return c.Conn.SetWriteDeadline(time.Now().Add(stallTime))
 }
 
 // Close lets the writer say what is waiting, within flushTime, and ends
 // reading at once. It returns before that is done; out.done tells when. It
-// may be called often.
-func (g *guard) Close() error {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	if g.out.closing {
+// may be called often and never fails.
+func (c *conn) Close() error {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	if c.out.closing {
 		return nil
 	}
-	g.out.closing = true
+	c.out.closing = true
 	now := time.Now()
 	// Errors of the two: the connection is already dead, which is the aim.
-	_ = g.Conn.SetReadDeadline(now)
-	_ = g.Conn.SetWriteDeadline(now.Add(flushTime))
-	g.flush()
+	_ = c.Conn.SetReadDeadline(now)
+	_ = c.Conn.SetWriteDeadline(now.Add(flushTime))
+	if !c.out.writing {
+		c.out.writing = true
+		go c.write()
+	}
 	return nil
+}
+
+// hangUp closes the connection after the last word. It is called once, by who
+// is writing.
+func (c *conn) hangUp() {
+	_ = c.Close() // for an error of writing; never fails
+	_ = c.Conn.Close()
+	c.out.mu.Lock()
+	c.buffers.put(c.out.taken)
+	c.out.taken, c.out.rest, c.out.waiting = nil, nil, nil
+	c.out.mu.Unlock()
+	close(c.out.done)
 }
 
 // abandon closes without last words: for a session that another connection
 // takes over while this one hangs.
-func (g *guard) abandon() {
-	_ = g.Close()                           // never fails
-	_ = g.Conn.SetWriteDeadline(time.Now()) // an error means it is dead already
+func (c *conn) abandon() {
+	_ = c.Close()                           // never fails
+	_ = c.Conn.SetWriteDeadline(time.Now()) // an error means it is dead already
+}
+
+// waitRoom waits until what waits was taken. It is false once the connection
+// is closing.
+func (c *conn) waitRoom() bool {
+	c.Flush()
+	c.out.mu.Lock()
+	if c.out.closing || len(c.out.waiting) == 0 {
+		defer c.out.mu.Unlock()
+		return !c.out.closing
+	}
+	if c.out.emptied == nil {
+		c.out.emptied = make(chan struct{})
+	}
+	emptied := c.out.emptied
+	c.out.mu.Unlock()
+	select {
+	case <-emptied:
+		return true
+	case <-c.out.done:
+		return false
+	}
 }
 
 // backlog returns how many bytes wait.
-func (g *guard) backlog() int {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	return len(g.out.waiting)
+func (c *conn) backlog() int {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return len(c.out.waiting)
 }
 
-func (g *guard) isClosing() bool {
-	g.out.mu.Lock()
-	defer g.out.mu.Unlock()
-	return g.out.closing
+func (c *conn) isClosing() bool {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.out.closing
 }
-
-// SetDeadline, SetReadDeadline and SetWriteDeadline are mochi's wishes, which
-// the guard knows better.
-func (g *guard) SetDeadline(time.Time) error      { return nil }
-func (g *guard) SetReadDeadline(time.Time) error  { return nil }
-func (g *guard) SetWriteDeadline(time.Time) error { return nil }

@@ -1,28 +1,52 @@
 package localbroker
 
 import (
-	"errors"
 	"sync"
+	"sync/atomic"
+	"time"
 
-	"github.com/mochi-mqtt/server/v2/packets"
+	"sluice/localbroker/access"
+	"sluice/localbroker/outbound"
+	"sluice/localbroker/wire"
 )
 
-// session is what the broker knows of a client identifier beyond one
-// connection: whose it is, and the QoS 2 messages that are not yet complete.
+// session is what the broker knows of a client identifier, connected or not.
+// What goes to the client is its outbound.Session's.
 //
 // A QoS 2 message on its way in [MQTT-4.3.3]:
 //
-//	PUBLISH ─▶ pending ── in the log, PUBREC ─▶ received ── PUBREL, PUBCOMP ─▶ gone
+//	PUBLISH ─▶ pending ── stored, PUBREC ─▶ received ── PUBREL ─▶ gone, PUBCOMP
 //	             └─ refused ─▶ gone
 type session struct {
-	id    string
-	owner string // access.Identity.Owner
+	id     string
+	owner  string // whose it is, see access.Identity.Owner
+	cursor string // name of its cursor in the session log; empty: volatile
 
-	mu      sync.Mutex
-	guard   *guard          // the connection; nil while there is none. Guarded by mu
+	// identity is that of the last connection, nil before the first one since
+	// the start.
+	identity atomic.Pointer[access.Identity]
+
+	// waiting counts the messages of the client that wait for the committer.
+	// Later ones wait behind them [MQTT-4.6.0-2].
+	waiting atomic.Int32
+
+	// life is held while a connection comes or goes and while the session
+	// ends, over writes to the disk too. It guards these.
+	life  sync.Mutex
+	age   time.Duration // without a connection, in earlier runs of the broker
+	timer *time.Timer   // ends the session; nil: none
+	will  *delayedWill  // nil: none
+	ended bool          // nobody will come back to it
+
+	mu sync.Mutex
+	// These are changed with both life and mu held.
+	out     *outbound.Session
+	version byte      // of the protocol, of the last connection
+	expiry  uint32    // seconds that the session outlives its connection
+	away    time.Time // when the connection ended; zero while there is one
+
+	conn    *conn           // nil while there is none. Guarded by mu
 	receive map[uint16]qos2 // by packet identifier, at most receiveMaximum. Guarded by mu
-	will    *delayedWill    // nil for none. Guarded by mu
-	ended   bool            // nobody will come back to it. Guarded by mu
 }
 
 // receiveMaximum bounds the QoS 2 messages of a session that are not complete.
@@ -37,171 +61,138 @@ const (
 	qos2Received qos2 = 2
 )
 
-// attach makes g the connection of the session.
-func (s *session) attach(g *guard) {
+// stored reports whether the session and its messages outlive a restart.
+func (s *session) stored() bool { return s.cursor != "" }
+
+// setConn makes c, which may be nil, the connection of the session.
+func (s *session) setConn(c *conn) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.guard = g
-	if s.will != nil {
-		s.will.cancel() // [MQTT-3.1.3-9]
-		s.will = nil
-	}
+	s.conn = c
 }
 
-// await has will wait for the client to come back after the connection g. If
-// it is back already, the will is taken back; if it cannot come back, the will
-// goes out at once.
-func (s *session) await(g *guard, will *delayedWill) {
+// setOut makes out the outbound side. life is held.
+func (s *session) setOut(out *outbound.Session) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.ended:
-		will.hurry()
-	case s.guard != nil && s.guard != g:
-		will.cancel()
-	default:
-		s.will = will
-	}
+	s.out = out
 }
 
-// cancelWill takes a delayed will back.
-func (s *session) cancelWill() {
+// outbound returns the outbound side, nil while the session is being made.
+func (s *session) outbound() *outbound.Session {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.will != nil {
-		s.will.cancel()
-		s.will = nil
-	}
+	return s.out
 }
 
-// end notes that nobody will come back to the session. A will that waits for
-// that goes out now: with its session at the latest (MQTT 5 §3.1.3.2.2).
-func (s *session) end() {
+// setLife notes what a connection has brought. life is held.
+func (s *session) setLife(version byte, expiry uint32, away time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
-	if s.will != nil {
-		s.will.hurry()
-		s.will = nil
-	}
-}
-
-// detach ends the connection g, if it is still the session's.
-func (s *session) detach(g *guard) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.guard == g {
-		s.guard = nil
-	}
+	s.version, s.expiry, s.away = version, expiry, away
 }
 
 // connection returns the present connection, nil for none.
-func (s *session) connection() *guard {
+func (s *session) connection() *conn {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.guard
+	return s.conn
 }
 
 // begin notes a PUBLISH at QoS 2. fresh is false if the message has come
-// before; it is acknowledged again if it is in the log [MQTT-4.3.3-10]. It is
-// false, too, for one beyond receiveMaximum, which ends the connection.
-func (s *session) begin(id uint16) (fresh bool) {
+// before; it is acknowledged again if it is stored [MQTT-4.3.3-10].
+func (s *session) begin(id uint16) (fresh bool, refused *wire.Refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch s.receive[id] {
 	case qos2Received:
-		s.send(acknowledgement(packets.Pubrec, id, packets.CodeSuccess))
-		return false
+		s.say(wire.TypePubrec, id, wire.CodeSuccess)
+		return false, nil
 	case qos2Pending:
-		return false
+		return false, nil
 	}
 	if len(s.receive) >= receiveMaximum {
-		s.overrun()
-		return false
+		return false, &wire.Refusal{Cause: wire.RefusedQuota, Code: wire.CodeReceiveMaximum, What: "too many QoS 2 messages are not completed"}
 	}
 	if s.receive == nil {
 		s.receive = make(map[uint16]qos2)
 	}
 	s.receive[id] = qos2Pending
-	return true
+	return true, nil
 }
 
-// overrun ends the connection of a client that does not complete its QoS 2
-// messages. mu is held.
-func (s *session) overrun() {
-	if s.guard == nil {
-		return
-	}
-	s.guard.count.refuse(RefusedQuota)
-	s.guard.disconnect(packets.ErrReceiveMaximum)
-	_ = s.guard.Close() // never fails
-}
-
-// release ends a QoS 2 message with its PUBREL and reports whether there was
-// one.
-func (s *session) release(id uint16) bool {
+// holds reports whether the message of a PUBREL is there to be completed.
+func (s *session) holds(id uint16) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	known := s.receive[id] == qos2Received
-	if known {
-		delete(s.receive, id)
-	}
-	return known
+	return s.receive[id] == qos2Received
 }
 
-// taken acknowledges a message that is where it has to be.
-func (s *session) taken(id uint16, qos byte) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch qos {
-	case 1:
-		s.send(acknowledgement(packets.Puback, id, packets.CodeSuccess))
-	case 2:
-		s.receive[id] = qos2Received
-		s.send(acknowledgement(packets.Pubrec, id, packets.CodeSuccess))
-	}
-}
-
-// refused tells the client that a message was not taken. MQTT 3 has no word
-// for it: the connection is closed without an acknowledgement, and the client
-// will send the message again.
-func (s *session) refused(id uint16, qos byte, code packets.Code) {
+// complete ends a QoS 2 message: its identifier is free again.
+func (s *session) complete(id uint16) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.receive, id)
-	if s.guard == nil || qos == 0 {
-		return
+	s.say(wire.TypePubcomp, id, wire.CodeSuccess)
+}
+
+// taken acknowledges a message of the connection c that is where it has to be.
+// At QoS 1 another connection has nothing to do with it: the client sends it
+// again there.
+func (s *session) taken(c *conn, id uint16, qos byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case qos == 1 && s.conn == c:
+		s.say(wire.TypePuback, id, wire.CodeSuccess)
+	case qos == 2:
+		s.receive[id] = qos2Received
+		s.say(wire.TypePubrec, id, wire.CodeSuccess)
 	}
-	if s.guard.checker.version < 5 {
-		_ = s.guard.Close() // never fails
-		return
-	}
-	kind := byte(packets.Puback)
+}
+
+// refuse tells the client that a message was not taken. MQTT 3 has no word
+// for it: the connection is closed without an acknowledgement, and the client
+// will send the message again.
+func (s *session) refuse(c *conn, id uint16, qos byte, code byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if qos == 2 {
-		kind = packets.Pubrec
+		delete(s.receive, id)
 	}
-	s.send(acknowledgement(kind, id, code))
+	switch {
+	case s.conn == nil || s.conn != c || qos == 0:
+	case c.version < 5:
+		_ = c.Close() // never fails
+	case qos == 1:
+		s.say(wire.TypePuback, id, code)
+	case qos == 2:
+		s.say(wire.TypePubrec, id, code)
+	}
 }
 
-// send queues a packet for the present connection. A client that does not
-// read its acknowledgements is closed. mu is held.
-func (s *session) send(p []byte) {
-	if s.guard == nil {
+// say queues an acknowledgement for the present connection. Who calls flushes
+// it. mu is held.
+func (s *session) say(kind byte, id uint16, code byte) {
+	if s.conn == nil {
 		return
 	}
-	if err := s.guard.queue(p); errors.Is(err, errOutboxFull) {
-		s.guard.count.refuse(RefusedStalled)
-		_ = s.guard.Close() // never fails
-		return
-	}
-	s.guard.flush()
+	var buf [8]byte
+	s.conn.say(wire.AppendAck(buf[:0], s.conn.version, kind, id, code))
 }
 
-// acknowledgement returns a PUBACK or PUBREC. Success is said in two bytes in
-// every version [MQTT-3.4.2.1].
-func acknowledgement(kind byte, id uint16, code packets.Code) []byte {
-	if code.Code == packets.CodeSuccess.Code {
-		return []byte{kind << 4, 2, byte(id >> 8), byte(id)}
+// flush sets the acknowledgements going.
+func (s *session) flush() {
+	if c := s.connection(); c != nil {
+		c.Flush()
 	}
-	return []byte{kind << 4, 3, byte(id >> 8), byte(id), code.Code}
+}
+
+// awayFor returns how long the session has been without its client, counted
+// while the broker ran. life is held.
+func (s *session) awayFor(now time.Time) time.Duration {
+	if s.away.IsZero() {
+		return s.age
+	}
+	return s.age + now.Sub(s.away)
 }

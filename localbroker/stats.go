@@ -1,39 +1,11 @@
 package localbroker
 
 import (
-	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
-)
 
-// Cause says why the broker refused something.
-type Cause string
-
-// The causes of Stats.Refused.
-const (
-	RefusedClients      Cause = "too-many-clients"
-	RefusedAddress      Cause = "too-many-from-address"
-	RefusedPending      Cause = "too-many-pending"
-	RefusedSessions     Cause = "too-many-sessions"
-	RefusedTimeout      Cause = "connect-timeout"
-	RefusedSlowPacket   Cause = "packet-too-slow"
-	RefusedTooLarge     Cause = "packet-too-large"
-	RefusedTopic        Cause = "topic-limits"
-	RefusedMalformed    Cause = "malformed"
-	RefusedAuth         Cause = "not-authenticated"
-	RefusedLoginRate    Cause = "login-rate"
-	RefusedCertificate  Cause = "client-certificate"
-	RefusedACL          Cause = "not-authorised"
-	RefusedSubscription Cause = "too-many-subscriptions"
-	RefusedRetained     Cause = "retained-full"
-	RefusedOrigin       Cause = "web-origin"
-	RefusedLog          Cause = "log-refused"
-	RefusedKeepAlive    Cause = "keep-alive"
-	RefusedStalled      Cause = "stalled"
-	RefusedQuota        Cause = "receive-maximum"
-	RefusedShutdown     Cause = "shutting-down"
+	"sluice/localbroker/wire"
 )
 
 // ListenerStats is the state of one listener.
@@ -69,12 +41,12 @@ type Stats struct {
 	QueuedBytes   int64           `json:"queued_bytes"`   // in memory, of messages that wait for clients
 	// Dropped counts messages that a slow subscriber did not get; of a
 	// retained topic it got a newer one instead.
-	Dropped     uint64           `json:"dropped"`
-	LANAppended uint64           `json:"lan_appended"` // messages of LAN clients the log has taken
-	LANLost     uint64           `json:"lan_lost"`     // QoS 0 messages and wills the log refused
-	Refused     map[Cause]uint64 `json:"refused"`
-	Panics      uint64           `json:"panics"` // recovered, one connection each
-	Storage     StorageStats     `json:"storage"`
+	Dropped     uint64                `json:"dropped"`
+	LANAppended uint64                `json:"lan_appended"` // messages of LAN clients the log has taken
+	LANLost     uint64                `json:"lan_lost"`     // QoS 0 messages and wills the log refused
+	Refused     map[wire.Cause]uint64 `json:"refused"`
+	Panics      uint64                `json:"panics"` // recovered, one connection each
+	Storage     StorageStats          `json:"storage"`
 	// Traces is how many message logs are on at the moment.
 	Traces int `json:"traces"`
 }
@@ -119,39 +91,43 @@ type ClientStats struct {
 
 // counters is what Stats is made of.
 type counters struct {
-	received, sent, dropped, appended, lost, panics atomic.Uint64
+	received, appended, lost, panics, connects, expired, bytesIn, bytesOut atomic.Uint64
+	since                                                                  atomic.Int64 // Unix time in ns; 0: not begun
+
+	connected, most atomic.Int64 // clients, and the most at a time
 
 	mu      sync.Mutex
-	refused map[Cause]uint64 // guarded by mu
+	refused map[wire.Cause]uint64 // guarded by mu
+}
+
+// enter counts a client that has got its CONNACK.
+func (c *counters) enter() {
+	c.connects.Add(1)
+	for n := c.connected.Add(1); ; {
+		most := c.most.Load()
+		if n <= most || c.most.CompareAndSwap(most, n) {
+			return
+		}
+	}
 }
 
 // refuse counts one refusal.
-func (c *counters) refuse(cause Cause) {
+func (c *counters) refuse(cause wire.Cause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.refused == nil {
-		c.refused = make(map[Cause]uint64)
+		c.refused = make(map[wire.Cause]uint64)
 	}
 	c.refused[cause]++
 }
 
 // refusals returns a copy of the counts by cause.
-func (c *counters) refusals() map[Cause]uint64 {
+func (c *counters) refusals() map[wire.Cause]uint64 {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := make(map[Cause]uint64, len(c.refused))
+	out := make(map[wire.Cause]uint64, len(c.refused))
 	for cause, n := range c.refused {
 		out[cause] = n
 	}
 	return out
-}
-
-// Clients returns the sessions, connected or not, by client id.
-func (b *Broker) Clients() []ClientStats {
-	var all []ClientStats
-	for _, cl := range b.server.Clients.GetAll() {
-		all = append(all, ClientStats{ID: cl.ID, Connected: !cl.Closed(), Subscriptions: cl.State.Subscriptions.Len()})
-	}
-	slices.SortFunc(all, func(a, b ClientStats) int { return strings.Compare(a.ID, b.ID) })
-	return all
 }

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"sluice/localbroker/topics"
+
+	"sluice/localbroker/wire"
 )
 
 // The names that Mosquitto has too mean the same here.
@@ -17,7 +19,7 @@ func TestFigures(t *testing.T) {
 	s := Stats{
 		Running: true, Since: began, Clients: 2, ClientsMax: 5, Sessions: 3, Stored: 1, Expired: 4, Connects: 9, Subscriptions: 7,
 		Shared: 2, Received: 100, Sent: 200, BytesIn: 1000, BytesOut: 2000, InFlight: 6, Queued: 8, Retained: 10, RetainedBytes: 30,
-		QueuedBytes: 40, Dropped: 11, LANAppended: 12, LANLost: 13, Refused: map[Cause]uint64{RefusedACL: 14},
+		QueuedBytes: 40, Dropped: 11, LANAppended: 12, LANLost: 13, Refused: map[wire.Cause]uint64{wire.RefusedACL: 14},
 		Storage: StorageStats{Level: "sync", RetainedBytes: 15, SessionBytes: 16, QueuedBytes: 17, Failing: true, LastError: "no space left"},
 	}
 	got := make(map[string]string)

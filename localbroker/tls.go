@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/localbroker/certs"
+	"sluice/localbroker/wire"
 )
 
 // certInterval is how long a server certificate is shown before its files are
@@ -41,7 +42,7 @@ func (c *Config) secure(l *listener, own Listener, opts Options) error {
 	l.tls.VerifyConnection = func(state tls.ConnectionState) error {
 		err := judge(state)
 		if err != nil {
-			l.gate.count.refuse(RefusedCertificate)
+			l.gate.count.refuse(wire.RefusedCertificate)
 			l.log.Info("client certificate refused", "listener", l.address.text, "error", err)
 		}
 		return err

@@ -40,7 +40,7 @@ func TestMutatedPackets(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		w := &wire{t: t, conn: conn, v: version}
+		w := &peer{t: t, conn: conn, v: version}
 		stream := w.connectFrame(fmt.Sprint("c", i%8), byte(i%3)&2, 60, nil)
 		whole := len(stream)
 		stream = append(stream, frame(0x82, []byte{0, 1}, w.props(0x0b, 3), text("lan/+/#"), []byte{1})...)
@@ -110,7 +110,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := newWire(t, conn, 5).connect("sensor")
+	w := newPeer(t, conn, 5).connect("sensor")
 	w.publish("lan/x", "1", 1, 1, false)
 	w.expect(0x40)
 	if _, err := tls.Dial("tcp", b.address, &tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS11}); err == nil {
@@ -128,7 +128,7 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w = newWire(t, &webConn{Conn: web.NetConn(), web: web}, 5).connect("page")
+	w = newPeer(t, &webConn{Conn: web.NetConn(), web: web}, 5).connect("page")
 	w.publish("lan/x", "1", 2, 1, false)
 	w.expect(0x50)
 }

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/gorilla/websocket"
+
+	"sluice/localbroker/wire"
 )
 
 // Bounds of the HTTP request that opens a WebSocket.
@@ -55,7 +57,7 @@ func (l *listener) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		CheckOrigin:  func(*http.Request) bool { return true },
 	}
 	if !originAllowed(r.Header.Get("Origin"), r.Host, l.origins) {
-		l.gate.count.refuse(RefusedOrigin)
+		l.gate.count.refuse(wire.RefusedOrigin)
 		http.Error(w, "this page may not use the broker", http.StatusForbidden)
 		return
 	}

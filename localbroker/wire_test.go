@@ -129,8 +129,8 @@ func startWith(t testing.TB, cfg Config, opts Options, log Appender, s *started)
 	t.Cleanup(s.stop)
 }
 
-// wire is a client that speaks raw bytes.
-type wire struct {
+// peer is a client that speaks raw bytes.
+type peer struct {
 	t    testing.TB
 	conn net.Conn
 	in   *bufio.Reader
@@ -138,18 +138,18 @@ type wire struct {
 }
 
 // dial opens a connection without a word.
-func dial(t testing.TB, address string, version byte) *wire {
+func dial(t testing.TB, address string, version byte) *peer {
 	t.Helper()
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return newWire(t, conn, version)
+	return newPeer(t, conn, version)
 }
 
-func newWire(t testing.TB, conn net.Conn, version byte) *wire {
+func newPeer(t testing.TB, conn net.Conn, version byte) *peer {
 	t.Cleanup(func() { _ = conn.Close() })
-	return &wire{t: t, conn: conn, in: bufio.NewReader(conn), v: version}
+	return &peer{t: t, conn: conn, in: bufio.NewReader(conn), v: version}
 }
 
 // text is a string with its length before it.
@@ -163,26 +163,26 @@ func frame(first byte, parts ...[]byte) []byte {
 	for _, p := range parts {
 		body = append(body, p...)
 	}
-	return append(appendLength([]byte{first}, len(body)), body...)
+	return append(binary.AppendUvarint([]byte{first}, uint64(len(body))), body...)
 }
 
 // props is the property section in MQTT 5, nothing before.
-func (w *wire) props(p ...byte) []byte {
+func (w *peer) props(p ...byte) []byte {
 	if w.v < 5 {
 		return nil
 	}
-	return append(appendLength(nil, len(p)), p...)
+	return append(binary.AppendUvarint(nil, uint64(len(p))), p...)
 }
 
 // connectFrame is a CONNECT with a keep-alive in seconds and more flags.
-func (w *wire) connectFrame(id string, flags byte, keepalive uint16, properties []byte, payload ...[]byte) []byte {
+func (w *peer) connectFrame(id string, flags byte, keepalive uint16, properties []byte, payload ...[]byte) []byte {
 	head := append(text("MQTT"), w.v, flags)
 	head = binary.BigEndian.AppendUint16(head, keepalive)
 	parts := append([][]byte{head, w.props(properties...), text(id)}, payload...)
 	return frame(0x10, parts...)
 }
 
-func (w *wire) send(p []byte) {
+func (w *peer) send(p []byte) {
 	w.t.Helper()
 	if _, err := w.conn.Write(p); err != nil {
 		w.t.Fatalf("send: %v", err)
@@ -190,7 +190,7 @@ func (w *wire) send(p []byte) {
 }
 
 // next reads a packet.
-func (w *wire) next() (first byte, body []byte, err error) {
+func (w *peer) next() (first byte, body []byte, err error) {
 	if err := w.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
 		return 0, nil, err
 	}
@@ -214,7 +214,7 @@ func (w *wire) next() (first byte, body []byte, err error) {
 }
 
 // expect reads a packet of a kind (the first byte).
-func (w *wire) expect(first byte) []byte {
+func (w *peer) expect(first byte) []byte {
 	w.t.Helper()
 	got, body, err := w.next()
 	if err != nil || got != first {
@@ -224,7 +224,7 @@ func (w *wire) expect(first byte) []byte {
 }
 
 // expectClosed reads until the end and returns the last packet's bytes.
-func (w *wire) expectClosed() (last []byte) {
+func (w *peer) expectClosed() (last []byte) {
 	w.t.Helper()
 	for {
 		first, body, err := w.next()
@@ -239,7 +239,7 @@ func (w *wire) expectClosed() (last []byte) {
 }
 
 // connect opens a session and expects a CONNACK of success.
-func (w *wire) connect(id string, properties ...byte) *wire {
+func (w *peer) connect(id string, properties ...byte) *peer {
 	w.t.Helper()
 	w.send(w.connectFrame(id, 0x02, 60, properties))
 	if body := w.expect(0x20); body[1] != 0 {
@@ -248,19 +248,19 @@ func (w *wire) connect(id string, properties ...byte) *wire {
 	return w
 }
 
-func (w *wire) subscribe(filter string, options byte) (code byte) {
+func (w *peer) subscribe(filter string, options byte) (code byte) {
 	w.t.Helper()
 	w.send(frame(0x82, []byte{0, 9}, w.props(), text(filter), []byte{options}))
 	body := w.expect(0x90)
 	return body[len(body)-1]
 }
 
-func (w *wire) publish(topic, payload string, qos byte, id uint16, retain bool) {
+func (w *peer) publish(topic, payload string, qos byte, id uint16, retain bool) {
 	w.t.Helper()
 	w.send(w.publishFrame(topic, payload, qos, id, retain))
 }
 
-func (w *wire) publishFrame(topic, payload string, qos byte, id uint16, retain bool) []byte {
+func (w *peer) publishFrame(topic, payload string, qos byte, id uint16, retain bool) []byte {
 	first := 0x30 | qos<<1
 	if retain {
 		first |= 1
@@ -272,26 +272,61 @@ func (w *wire) publishFrame(topic, payload string, qos byte, id uint16, retain b
 	return frame(first, text(topic), pid, w.props(), []byte(payload))
 }
 
-// message reads a PUBLISH.
-func (w *wire) message() (topic, payload string, retain bool) {
+// message reads a PUBLISH and acknowledges it.
+func (w *peer) message() (topic, payload string, retain bool) {
+	w.t.Helper()
+	m := w.publication()
+	return m.topic, m.payload, m.retain
+}
+
+// publication is a PUBLISH that came.
+type publication struct {
+	topic, payload string
+	qos            byte
+	id             uint16
+	retain, dup    bool
+	props          []byte
+}
+
+// publication reads a PUBLISH and acknowledges it; QoS 2 to its end.
+func (w *peer) publication() publication {
+	w.t.Helper()
+	m := w.unacknowledged()
+	id := binary.BigEndian.AppendUint16(nil, m.id)
+	switch m.qos {
+	case 1:
+		w.send(frame(0x40, id))
+	case 2:
+		w.send(frame(0x50, id))
+		w.expect(0x62)
+		w.send(frame(0x70, id))
+	}
+	return m
+}
+
+// unacknowledged reads a PUBLISH and leaves it at that.
+func (w *peer) unacknowledged() (m publication) {
 	w.t.Helper()
 	first, body, err := w.next()
 	if err != nil || first>>4 != 3 {
 		w.t.Fatalf("got packet %#02x % x, error %v; want a PUBLISH", first, body, err)
 	}
-	if first&0x06 != 0 {
-		w.t.Fatalf("a PUBLISH above QoS 0: %#02x", first)
+	m.qos, m.retain, m.dup = first>>1&3, first&1 == 1, first&8 != 0
+	n := 2 + int(binary.BigEndian.Uint16(body))
+	m.topic, body = string(body[2:n]), body[n:]
+	if m.qos > 0 {
+		m.id, body = binary.BigEndian.Uint16(body), body[2:]
 	}
-	r := reader{rest: body}
-	topic = string(r.bytes())
 	if w.v == 5 {
-		r.take(r.length())
+		size, n := binary.Uvarint(body)
+		m.props, body = body[n:n+int(size)], body[n+int(size):]
 	}
-	return topic, string(r.rest), first&1 == 1
+	m.payload = string(body)
+	return m
 }
 
 // ping makes sure that everything sent before has been worked on.
-func (w *wire) ping() {
+func (w *peer) ping() {
 	w.t.Helper()
 	w.send([]byte{0xc0, 0})
 	w.expect(0xd0)

@@ -8,6 +8,7 @@ import (
 	"sluice/configs"
 	"sluice/localbroker"
 	"sluice/localbroker/spool"
+	"sluice/localbroker/wire"
 	"sluice/publish"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
@@ -50,10 +51,10 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"local broker: 5 messages were dropped": func(s *status) { s.Broker.Storage.QueuedDropped = 5 },
 		"6 messages of LAN clients were lost":   func(s *status) { s.Broker.LANLost = 6 },
 		"7 connections were refused: broker.limits.clients is reached": func(s *status) {
-			s.Broker.Refused = map[localbroker.Cause]uint64{localbroker.RefusedClients: 7, localbroker.RefusedACL: 1}
+			s.Broker.Refused = map[wire.Cause]uint64{wire.RefusedClients: 7, wire.RefusedACL: 1}
 		},
 		"8 retained messages were not kept": func(s *status) {
-			s.Broker.Refused = map[localbroker.Cause]uint64{localbroker.RefusedRetained: 8}
+			s.Broker.Refused = map[wire.Cause]uint64{wire.RefusedRetained: 8}
 		},
 		"9 connections were ended by a fault": func(s *status) { s.Broker.Panics = 9 },
 		"cloud is not connected":              func(s *status) { s.Upstreams[0].State = publish.StateWaiting },

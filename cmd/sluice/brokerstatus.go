@@ -6,6 +6,7 @@ import (
 
 	"sluice/dashboard"
 	"sluice/localbroker"
+	"sluice/localbroker/wire"
 )
 
 // brokerHealth: a listener that is not open and a disk that refuses are
@@ -43,13 +44,13 @@ func brokerAttention(s *localbroker.Stats) []string {
 		say("%d messages of LAN clients were lost as the log refused them", s.LANLost)
 	}
 	for _, limit := range []struct {
-		cause       localbroker.Cause
+		cause       wire.Cause
 		what, limit string
 	}{
-		{localbroker.RefusedClients, "connections were refused", "clients"},
-		{localbroker.RefusedAddress, "connections were refused", "per_address"},
-		{localbroker.RefusedSessions, "clients were refused", "sessions"},
-		{localbroker.RefusedRetained, "retained messages were not kept", "retained or limits.retained_size"},
+		{wire.RefusedClients, "connections were refused", "clients"},
+		{wire.RefusedAddress, "connections were refused", "per_address"},
+		{wire.RefusedSessions, "clients were refused", "sessions"},
+		{wire.RefusedRetained, "retained messages were not kept", "retained or limits.retained_size"},
 	} {
 		if n := s.Refused[limit.cause]; n > 0 {
 			say("%d %s: broker.limits.%s is reached", n, limit.what, limit.limit)

@@ -314,3 +314,11 @@ func (s *Spool) enqueueMarkers() {
 		delete(s.pending, cause)
 	}
 }
+
+// NextSeq returns the number that the next record will have, as far as is
+// known now: records whose Append has returned have lower ones.
+func (s *Spool) NextSeq() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.nextSeq
+}

@@ -1,0 +1,262 @@
+package localbroker
+
+import (
+	"errors"
+	"log/slog"
+	"sync"
+
+	"sluice/localbroker/board"
+	"sluice/localbroker/state"
+	"sluice/localbroker/wire"
+	"sluice/mapping"
+	"sluice/sources"
+)
+
+// Bounds of what waits to be stored. A client that would exceed them waits
+// with its next message; so does its connection, and no other.
+const (
+	commitWaiting = 4096    // jobs
+	commitBytes   = 4 << 20 // bytes of messages
+	commitGroup   = 256     // jobs in one group
+)
+
+// errStopping is what a job is refused with that comes during shutdown.
+var errStopping = errors.New("the broker is stopping")
+
+// job is one thing to be stored, and what happens then.
+type job struct {
+	// A message of a client, which owns its memory; nil: none.
+	message  *wire.Message
+	plan     *board.Plan
+	upstream bool             // into the log
+	queued   []mapping.Record // into the session log
+	ops      []state.Op       // into the state
+	stamp    sources.Stamp
+
+	// Whom to tell. A message is acknowledged by its QoS.
+	session *session // counts in its waiting; nil: nobody
+	conn    *conn    // that the message came on; nil: a will
+	id      uint16   // packet identifier; 0 at QoS 0
+	done    func(error)
+}
+
+// committer gathers jobs into groups, stores each group, and only then has its
+// messages delivered and acknowledged.
+//
+//	publish ─▶ jobs ─▶ run ─┬─▶ log ────────┐
+//	                        ├─▶ session log ┼─▶ subscribers ─▶ PUBACK, PUBREC
+//	                        └─▶ state ──────┘
+//	                            └─ error ─▶ 0x97, or the connection closed
+type committer struct {
+	log     Appender // for the upstreams
+	deliver func(*job)
+	count   *counters
+	logger  *slog.Logger
+
+	// queue and keep store in the session log and in the state; nil: there is
+	// none, and nothing to be stored.
+	queue func([]mapping.Record) error
+	keep  func(...state.Op) error
+
+	mu      sync.Mutex
+	jobs    []job
+	bytes   int
+	stopped bool
+	putting int        // that wait in put
+	changed *sync.Cond // of jobs, bytes, stopped
+
+	failing [3]bool // of run: the last time that it was refused, by store
+}
+
+// stores are named so in the log.
+var stores = [3]string{"log", "session log", "session state"}
+
+func newCommitter(log Appender, deliver func(*job), count *counters, logger *slog.Logger) *committer {
+	q := &committer{log: log, deliver: deliver, count: count, logger: logger}
+	q.changed = sync.NewCond(&q.mu)
+	return q
+}
+
+// size returns what a job holds, about, in bytes.
+func (j *job) size() int {
+	if j.message == nil {
+		return 0
+	}
+	return j.message.Size()
+}
+
+// put adds a job, waiting while too much waits. It returns errStopping during
+// shutdown.
+func (q *committer) put(j job) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	size := j.size()
+	for !q.stopped && len(q.jobs) > 0 && (len(q.jobs) >= commitWaiting || q.bytes+size > commitBytes) {
+		q.putting++
+		q.changed.Wait()
+		q.putting--
+	}
+	if q.stopped {
+		return errStopping
+	}
+	q.jobs = append(q.jobs, j)
+	q.bytes += size
+	if len(q.jobs) == 1 {
+		q.changed.Broadcast()
+	}
+	return nil
+}
+
+// barrier waits until everything that waits now is done.
+func (q *committer) barrier() {
+	done := make(chan struct{})
+	if q.put(job{done: func(error) { close(done) }}) == nil {
+		<-done
+	}
+}
+
+// stop makes run end once everything that waits is done.
+func (q *committer) stop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.stopped = true
+	q.changed.Broadcast()
+}
+
+// run stores groups until stop.
+func (q *committer) run() {
+	var group []job
+	for {
+		if group = q.next(group); len(group) == 0 {
+			return
+		}
+		q.commit(group)
+	}
+}
+
+// next waits for jobs and moves a group into group; an empty one means the
+// end.
+func (q *committer) next(group []job) []job {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.jobs) == 0 && !q.stopped {
+		q.changed.Wait()
+	}
+	n := min(len(q.jobs), commitGroup)
+	clear(group[:cap(group)])
+	group = append(group[:0], q.jobs[:n]...)
+	for i := range group {
+		q.bytes -= group[i].size()
+	}
+	clear(q.jobs[:n])
+	if q.jobs = q.jobs[n:]; len(q.jobs) == 0 {
+		q.jobs = nil
+	}
+	if q.putting > 0 {
+		q.changed.Broadcast()
+	}
+	return group
+}
+
+// commit stores a group, then has each of its messages delivered and
+// acknowledged, or refuses it.
+func (q *committer) commit(group []job) {
+	errs := q.store(group)
+	for i := range group {
+		j := &group[i]
+		err := j.outcome(errs)
+		switch {
+		case err == nil:
+			if j.upstream {
+				q.count.appended.Add(1)
+			}
+			q.deliver(j)
+		case j.message != nil:
+			q.refuse(j)
+		}
+		if j.session != nil {
+			j.session.waiting.Add(-1)
+		}
+		if j.done != nil {
+			j.done(err)
+		}
+	}
+	q.deliver(nil)
+}
+
+// store writes a group to the three stores at the same time.
+func (q *committer) store(group []job) (errs [3]error) {
+	var upstream, queued []mapping.Record
+	var ops []state.Op
+	for i := range group {
+		j := &group[i]
+		if j.upstream {
+			upstream = append(upstream, mapping.Record{Quality: sources.Good, Stamp: j.stamp, Message: &mapping.Message{
+				Topic: j.message.Topic, Payload: j.message.Payload, QoS: j.message.QoS, Retain: j.message.Retain,
+			}})
+		}
+		queued = append(queued, j.queued...)
+		ops = append(ops, j.ops...)
+	}
+	var writes []func()
+	if len(upstream) > 0 {
+		writes = append(writes, func() { errs[0] = q.log.Append(upstream) })
+	}
+	if len(queued) > 0 && q.queue != nil {
+		writes = append(writes, func() { errs[1] = q.queue(queued) })
+	}
+	if len(ops) > 0 && q.keep != nil {
+		writes = append(writes, func() { errs[2] = q.keep(ops...) })
+	}
+	if len(writes) == 1 {
+		writes[0]()
+	} else {
+		var all sync.WaitGroup
+		for _, write := range writes {
+			all.Go(write)
+		}
+		all.Wait()
+	}
+	wrote := [3]bool{len(upstream) > 0, len(queued) > 0, len(ops) > 0}
+	for i, err := range errs {
+		if wrote[i] {
+			q.report(i, err)
+		}
+	}
+	return errs
+}
+
+// outcome returns why a job failed: it needs every store it has something for.
+func (j *job) outcome(errs [3]error) error {
+	switch {
+	case j.upstream && errs[0] != nil:
+		return errs[0]
+	case len(j.queued) > 0 && errs[1] != nil:
+		return errs[1]
+	case len(j.ops) > 0 && errs[2] != nil:
+		return errs[2]
+	}
+	return nil
+}
+
+// refuse tells the client of a message that was not stored.
+func (q *committer) refuse(j *job) {
+	q.count.refuse(wire.RefusedLog)
+	if j.message.QoS == 0 || j.conn == nil {
+		q.count.lost.Add(1)
+		return
+	}
+	j.session.refuse(j.conn, j.id, j.message.QoS, wire.CodeQuota)
+	j.session.flush()
+}
+
+// report logs when a store begins to refuse, and when it takes again.
+func (q *committer) report(i int, err error) {
+	switch {
+	case err != nil && !q.failing[i]:
+		q.logger.Error("messages and sessions are refused", "store", stores[i], "error", err)
+	case err == nil && q.failing[i]:
+		q.logger.Info("messages and sessions are taken again", "store", stores[i])
+	}
+	q.failing[i] = err != nil
+}

@@ -1,0 +1,343 @@
+package localbroker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/configs"
+	"sluice/localbroker/board"
+	"sluice/localbroker/outbound"
+	"sluice/localbroker/spool"
+	"sluice/localbroker/state"
+	"sluice/localbroker/topics"
+	"sluice/localbroker/wire"
+	"sluice/mapping"
+)
+
+// Folders below Options.Data.
+const (
+	logFolder   = "log"   // the session log
+	stateFolder = "state" // sessions, subscriptions, QoS 2 identifiers, retained messages
+)
+
+// ageInterval is how often it is noted how long sessions have been without
+// their clients: a restart forgives them at most that much.
+const ageInterval = time.Minute
+
+// storage is what outlives the process. Without a folder there is none.
+type storage struct {
+	queue      *spool.Spool // the session log; nil: there is none
+	store      *state.Store // nil: there is none
+	saved      []state.Saved
+	logEnd     uint64 // of the session log at the start
+	nextCursor atomic.Uint64
+	storageErr error // why there is none
+	opened     bool
+}
+
+// Open opens the folder of the sessions and enters the stored ones, so that
+// records appended from now on reach them. Run does it otherwise. It must not
+// be called while another Broker has the folder. Errors: what package spool
+// and package state say of a folder that cannot be used; the broker then goes
+// on without stored sessions.
+func (b *Broker) Open() error {
+	if b.opened {
+		return b.storageErr
+	}
+	b.opened = true
+	if b.data == "" || !b.cfg.Sessions || !b.cfg.Enabled {
+		return nil
+	}
+	if err := b.openStorage(); err != nil {
+		b.storageErr = fmt.Errorf("broker: open sessions in %s: %w", b.data, err)
+		b.log.Error("sessions are not stored", "error", b.storageErr)
+		return b.storageErr
+	}
+	return nil
+}
+
+// openStorage opens both stores and reads what they hold.
+func (b *Broker) openStorage() error {
+	level := b.cfg.Storage.Level
+	if level == "" {
+		level = spool.Memory
+	}
+	log := spool.Config{
+		Level: level, Max: b.cfg.Storage.MaxSize, Full: spool.DropOldest, SyncInterval: b.cfg.Storage.SyncInterval,
+		Backup: backupFolder(b.cfg.Storage.Backup, logFolder),
+	}
+	if log.SyncInterval == 0 {
+		log.SyncInterval = time.Second
+	}
+	queue, err := spool.Open(filepath.Join(b.data, logFolder), log, b.clock, b.log)
+	if err != nil {
+		return err
+	}
+	store, err := state.Open(filepath.Join(b.data, stateFolder), state.Config{
+		Level: level, SyncInterval: log.SyncInterval, Backup: backupFolder(b.cfg.Storage.Backup, stateFolder),
+	}, b.log)
+	if err != nil {
+		return errors.Join(err, queue.Close())
+	}
+	b.queue, b.store = queue, store
+	b.committer.queue, b.committer.keep = queue.Append, store.Apply
+	b.logEnd = queue.NextSeq() - 1
+	if err := b.load(); err != nil {
+		b.queue, b.store, b.committer.queue, b.committer.keep = nil, nil, nil, nil
+		return errors.Join(err, queue.Close(), store.Close())
+	}
+	return nil
+}
+
+// backupFolder returns the folder of the second copies of one of the stores.
+func backupFolder(backup configs.Path, name string) string {
+	if backup == "" {
+		return ""
+	}
+	return filepath.Join(string(backup), name)
+}
+
+// load enters what the state holds.
+func (b *Broker) load() error {
+	saved, err := b.store.LoadSessions()
+	if err != nil {
+		return err
+	}
+	cursors := make(map[string]bool)
+	for i := range saved {
+		if s := &saved[i]; s.Expiry > 0 && s.Cursor != "" {
+			if err := b.revive(s); err != nil {
+				return err
+			}
+			cursors[s.Cursor] = true
+		} else if err := b.store.Apply(state.DeleteSession(s.ClientID)...); err != nil {
+			return err
+		}
+	}
+	b.saved = saved
+	for _, name := range b.queue.Cursors() {
+		var n uint64
+		if _, err := fmt.Sscanf(name, "s%x", &n); err == nil && n > b.nextCursor.Load() {
+			b.nextCursor.Store(n)
+		}
+		if !cursors[name] {
+			if err := b.queue.DropCursor(name); err != nil {
+				return err
+			}
+		}
+	}
+	now := outbound.MomentOf(b.clock)
+	return b.store.LoadRetained(func(r state.Retained) error {
+		if m, ok := retainedMessage(&r, now); ok {
+			b.board.Retain(m)
+		}
+		return nil
+	})
+}
+
+// revive makes a session as it was kept.
+func (b *Broker) revive(saved *state.Saved) error {
+	s := &session{id: saved.ClientID, owner: saved.User, cursor: saved.Cursor, version: saved.Version, expiry: saved.Expiry, age: saved.Age}
+	cursor, err := b.queue.CursorFromNow(s.cursor)
+	if err != nil {
+		return err
+	}
+	st := b.storedConfig(s, cursor)
+	for id, seq := range saved.Released {
+		st.Released = append(st.Released, outbound.Released{ID: id, Seq: seq})
+	}
+	s.out = outbound.NewStored(b.outboundConfig(s.id), st)
+	for _, id := range saved.Received {
+		if s.receive == nil {
+			s.receive = make(map[uint16]qos2)
+		}
+		s.receive[id] = qos2Received
+	}
+	for _, kept := range saved.Subscriptions {
+		sub := topics.Subscription{
+			Filter: kept.Filter, QoS: kept.QoS, NoLocal: kept.NoLocal, RetainAsPublished: kept.RetainAsPublished,
+			RetainHandling: kept.RetainHandling, ID: kept.ID,
+		}
+		s.out.Subscribed(sub, kept.Since)
+		b.index.Subscribe(s.out, sub)
+	}
+	b.sessions[s.id] = s
+	b.enter(s)
+	return nil
+}
+
+// resume sets off the clocks of the sessions that were read, and the wills of
+// those whose clients do not come back.
+func (b *Broker) resume() {
+	wills := make(map[string]*state.Will)
+	for i := range b.saved {
+		wills[b.saved[i].ClientID] = b.saved[i].Will
+	}
+	b.saved = nil
+	for _, s := range b.allSessions() {
+		s.life.Lock()
+		s.setLife(s.version, s.expiry, time.Now())
+		b.rest(s)
+		if w := wills[s.id]; w != nil {
+			b.leaveWill(s, &wire.Will{
+				Message: wire.Message{Topic: w.Topic, Payload: w.Payload, Props: w.Props, QoS: w.QoS, Retain: w.Retain, Origin: s.id},
+				Delay:   w.Delay, Expiry: w.Expiry, HasExpiry: w.Expiry > 0,
+			}, willGrace)
+		}
+		s.life.Unlock()
+	}
+}
+
+// outboundConfig is what the outbound side of every session needs.
+func (b *Broker) outboundConfig(id string) outbound.Config {
+	return outbound.Config{Shared: &b.shared, ClientID: id, Inflight: b.cfg.Limits.Inflight, QueueSize: int(b.cfg.Limits.QueueSize)}
+}
+
+// storedConfig is what that of a stored session needs besides.
+func (b *Broker) storedConfig(s *session, cursor *spool.Cursor) outbound.Stored {
+	return outbound.Stored{Log: cursor, MaybeSent: b.logEnd, Keep: func(put []outbound.Released, gone []uint16) error {
+		ops := make([]state.Op, 0, len(put)+len(gone))
+		for _, id := range gone {
+			ops = append(ops, state.DeleteReleased(s.id, id))
+		}
+		for _, r := range put {
+			ops = append(ops, state.PutReleased(s.id, r.ID, r.Seq))
+		}
+		return b.store.Apply(ops...)
+	}}
+}
+
+// runStorage does the regular work of the stores until stop.
+func (b *Broker) runStorage(group *sync.WaitGroup) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if b.store != nil {
+		group.Go(func() { _ = b.queue.Run(ctx) }) // both end with ctx; errors are in their figures
+		group.Go(func() { _ = b.store.Run(ctx) })
+	}
+	return cancel
+}
+
+// closeStorage lets go of the folder.
+func (b *Broker) closeStorage() error {
+	if b.store == nil {
+		return nil
+	}
+	if err := errors.Join(b.queue.Close(), b.store.Close()); err != nil {
+		return fmt.Errorf("broker: close sessions: %w", err)
+	}
+	return nil
+}
+
+// queueNext returns the number that the session log gives out next.
+func (b *Broker) queueNext() uint64 {
+	if b.queue == nil {
+		return 0
+	}
+	return b.queue.NextSeq()
+}
+
+// queuePoints appends to the session log the samples that a stored session
+// wants, and returns what was decided of them.
+func (b *Broker) queuePoints(recs []mapping.Record) *board.Plan {
+	if b.queue == nil || b.storedCount.Load() == 0 {
+		return nil
+	}
+	plan := new(board.Plan)
+	wanted := b.board.PlanRecords(nil, recs, plan, b.moment)
+	if len(wanted) == 0 {
+		return plan
+	}
+	if err := b.queue.Append(wanted); err != nil {
+		b.count.lost.Add(uint64(len(wanted)))
+	}
+	return plan
+}
+
+// moment returns the present moment by all clocks.
+func (b *Broker) moment() outbound.Moment { return outbound.MomentOf(b.clock) }
+
+// retainedOp keeps a retained message, or forgets that of its topic
+// [MQTT-3.3.1-6].
+func (b *Broker) retainedOp(m *wire.Message) state.Op {
+	if len(m.Payload) == 0 {
+		return state.DeleteRetained(m.Topic)
+	}
+	stamp := b.clock.Now()
+	r := state.Retained{
+		Topic: m.Topic, Payload: m.Payload, Props: m.Props, QoS: m.QoS, Origin: m.Origin,
+		Stored: time.Unix(0, stamp.Wall), Trusted: stamp.Trusted,
+	}
+	if !m.Expires.IsZero() {
+		r.Expiry = uint32(max(time.Until(m.Expires)/time.Second, 1))
+	}
+	return state.PutRetained(r)
+}
+
+// retainedMessage is a retained message as it was kept. It is false if its time
+// is over, as far as the clocks can be trusted.
+func retainedMessage(r *state.Retained, now outbound.Moment) (*wire.Message, bool) {
+	m := &wire.Message{Topic: r.Topic, Payload: r.Payload, Props: r.Props, QoS: r.QoS, Retain: true, Origin: r.Origin}
+	if r.Expiry == 0 {
+		return m, true
+	}
+	left := time.Duration(r.Expiry) * time.Second
+	if r.Trusted && now.Stamp.Trusted {
+		left -= max(time.Unix(0, now.Stamp.Wall).Sub(r.Stored), 0)
+	}
+	m.Expires = now.Now.Add(left)
+	return m, left > 0
+}
+
+// keepAges notes once a minute how long sessions have been without clients.
+func (b *Broker) keepAges(ctx context.Context) {
+	ticker := time.NewTicker(ageInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			b.keepAge()
+		}
+	}
+}
+
+// keepAge is keepAges once.
+func (b *Broker) keepAge() {
+	if b.store == nil {
+		return
+	}
+	var ops []state.Op
+	now := time.Now()
+	for _, s := range b.allSessions() {
+		s.life.Lock()
+		if s.stored() && !s.ended && !s.away.IsZero() {
+			ops = append(ops, state.PutAge(s.id, s.awayFor(now)))
+		}
+		s.life.Unlock()
+	}
+	if err := b.keep(ops...); err != nil {
+		b.log.Warn("the ages of sessions are not stored", "error", err)
+	}
+}
+
+// stopSessions takes back the wills that wait and waits for those on their
+// way, and stops the clocks of the sessions. Wills of stored sessions go out
+// after the next start.
+func (b *Broker) stopSessions() {
+	for _, s := range b.allSessions() {
+		s.life.Lock()
+		s.will.cancel()
+		s.will = nil
+		stopTimer(s.timer)
+		s.out.Detach(nil)
+		s.life.Unlock()
+	}
+	b.wills.Wait()
+	b.keepAge()
+}

@@ -1,0 +1,80 @@
+package localbroker
+
+import (
+	"sync"
+	"time"
+
+	"sluice/localbroker/state"
+	"sluice/localbroker/wire"
+)
+
+// willGrace is how long clients have to come back after a start of the broker
+// before the wills that were stored go out (MQTT 5 §3.1.2.5 lets a server
+// wait until after its restart).
+const willGrace = 10 * time.Second
+
+// delayedWill is a will that waits for its client to come back.
+type delayedWill struct {
+	timer *time.Timer // sends it
+	wills *sync.WaitGroup
+}
+
+// cancel takes the will back, unless it is on its way.
+func (w *delayedWill) cancel() {
+	if w != nil && w.timer.Stop() {
+		w.wills.Done()
+	}
+}
+
+// hurry sends the will now, unless it is on its way. It does not wait.
+func (w *delayedWill) hurry() {
+	if w != nil && w.timer.Stop() {
+		w.timer.Reset(0)
+	}
+}
+
+// leaveWill sends the will of a session whose connection has ended, after its
+// delay, unless the client comes back before [MQTT-3.1.3-9]. s.life is held.
+func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
+	delay := max(min(time.Duration(will.Delay), time.Duration(s.expiry))*time.Second, grace)
+	if delay == 0 {
+		b.sendWill(s, will)
+		return
+	}
+	b.wills.Add(1)
+	s.will = &delayedWill{wills: &b.wills, timer: time.AfterFunc(delay, func() {
+		defer b.wills.Done()
+		b.sendWill(s, will)
+	})}
+}
+
+// sendWill treats a will as a message of the client that nobody acknowledges.
+func (b *Broker) sendWill(s *session, will *wire.Will) {
+	m := will.At(time.Now())
+	j := job{message: m, session: s, stamp: b.clock.Now()}
+	if m.Retain && !b.board.Fits(m) {
+		b.count.refuse(wire.RefusedRetained)
+		m.Retain = false
+	}
+	b.route(&j)
+	if s.stored() {
+		j.ops = append(j.ops, state.DeleteWill(s.id))
+	}
+	s.waiting.Add(1)
+	if b.committer.put(j) != nil {
+		s.waiting.Add(-1)
+		b.count.lost.Add(1)
+	}
+}
+
+// stopWills takes back the wills that wait and waits for those on their way.
+// Those of stored sessions go out after the next start.
+func (b *Broker) stopWills() {
+	for _, s := range b.allSessions() {
+		s.life.Lock()
+		s.will.cancel()
+		s.will = nil
+		s.life.Unlock()
+	}
+	b.wills.Wait()
+}
