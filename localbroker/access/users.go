@@ -86,7 +86,7 @@ func parseUsers(data []byte) (*Users, error) {
 	if err := decoder.Decode(&file); err != nil && !errors.Is(err, io.EOF) {
 		return nil, err
 	}
-	if len(file.Users)+len(file.Certificates) == 0 {
+	if file.Users == nil && file.Certificates == nil { // an empty list may be meant
 		return nil, errors.New("it names neither a user nor a certificate")
 	}
 	u := &Users{users: make(map[string]*user, len(file.Users)), certs: file.Certificates}
