@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"reflect"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -56,9 +57,16 @@ func TestConnectVectors(t *testing.T) {
 	}
 }
 
+// TestConnectAtTheEdge takes what is just allowed.
+func TestConnectAtTheEdge(t *testing.T) {
+	must(t, decoderOf(0), 0x14, `"MQIsdp" version: 03 flags: 03 keep: 003c id: "c"`) // MQTT 3.1 does not use these flags
+	must(t, decoderOf(0), 0x10, `"MQTT" version: 04 flags: 02 keep: 003c id: "`+strings.Repeat("c", 256)+`"`)
+	must(t, decoderOf(0), 0x10, `"MQTT" version: 04 flags: 82 keep: 003c id: "c" user: ""`)
+}
+
 // TestVersionOfTheAnswer checks in which form an unknown version is refused.
 func TestVersionOfTheAnswer(t *testing.T) {
-	for version, want := range map[string]string{"02": "20 03 00 84 00", "06": "20 03 00 84 00", "03": "20 02 00 01", "84": "20 02 00 01"} {
+	for version, want := range map[string]string{"02": "20 03 00 84 00", "06": "20 03 00 84 00", "03": "20 02 00 01", "84": "20 02 00 01", "85": "20 02 00 01", "86": "20 03 00 84 00"} {
 		d := decoderOf(0)
 		_, refused := decode(t, d, 0x10, `"MQTT" version: `+version+` flags: 02 keep: 003c id: "c"`)
 		if refused == nil {
@@ -158,6 +166,12 @@ func TestTopicAlias(t *testing.T) {
 	if _, refused := decode(t, decoderOf(5), 0x30, `"" props: 03 23 0001`); refused == nil {
 		t.Error("an alias of another connection is known")
 	}
+	fresh := decoderOf(5)
+	must(t, fresh, 0x30, `"one" props: 03 23 0001`)
+	if _, refused := decode(t, fresh, 0x30, `"" props: 03 23 0002`); refused == nil {
+		t.Error("the alias behind the last is known")
+	}
+	must(t, fresh, 0x30, `"two" props: 03 23 0002`)
 	if p, refused := decode(t, d, 0x30, `"a/+" props: 03 23 0001`); refused == nil {
 		t.Errorf("taken: %+v", p)
 	}
@@ -238,6 +252,7 @@ func TestFrame(t *testing.T) {
 		{0, `10 808001`, 4, 16388, true, true},
 		{0, `10 818001`, 4, 16389, true, false},
 		{5, `10`, 0, 0, false, false},
+		{5, `c0 00`, 2, 2, true, true},
 	} {
 		d := decoderOf(c.version)
 		f, complete, refused := d.Frame(raw(t, c.bytes))

@@ -60,6 +60,7 @@ func TestConnectThatIsWrong(t *testing.T) {
 		{"no will payload", "0", 0x10, `"MQTT" version: 04 flags: 06 keep: 003c id: "c" topic: "w"`, 0x81},
 		{"no user name", "0", 0x10, `"MQTT" version: 04 flags: 82 keep: 003c id: "c"`, 0x81},
 		{"user name no UTF-8", "0", 0x10, `"MQTT" version: 04 flags: 82 keep: 003c id: "c" user: 0001 ff`, 0x81},
+		{"user name with a line break", "0", 0x10, `"MQTT" version: 04 flags: 82 keep: 003c id: "c" user: 0001 0a`, 0x81},
 		{"no password", "0", 0x10, `"MQTT" version: 04 flags: c2 keep: 003c id: "c" user: "u"`, 0x81},
 		{"surplus", "0", 0x10, `"MQTT" version: 04 flags: 02 keep: 003c id: "c" surplus: 00`, 0x81},
 		{"[MQTT-3.3.2-2] will topic with a wildcard", "0", 0x10, `"MQTT" version: 04 flags: 06 keep: 003c id: "c" topic: "w/#" "p"`, 0x81},
