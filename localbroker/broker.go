@@ -17,6 +17,7 @@ import (
 	"sluice/localbroker/certs"
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/topics"
+	"sluice/localbroker/trace"
 	"sluice/localbroker/wire"
 	"sluice/mapping"
 	"sluice/sources"
@@ -47,7 +48,10 @@ type Options struct {
 	Clock sources.Clock
 	// Version is that of the program, for $SYS.
 	Version string
-	Log     *slog.Logger // nil: none
+	// Trace shows what clients send and get to whoever watches; nil: nobody
+	// can. It may outlive the Broker.
+	Trace *trace.Log
+	Log   *slog.Logger // nil: none
 }
 
 // Broker is the local broker. Record, SetPoints, Subscribe, Clients and Stats
@@ -82,6 +86,7 @@ type Broker struct {
 	storage // set by Open
 
 	system system // publishes $SYS
+	trace  *trace.Log
 
 	mu       sync.Mutex
 	sessions map[string]*session // by client identifier, guarded by mu
@@ -97,11 +102,14 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 		}
 	}
 	b := &Broker{
-		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log, data: opts.Data,
+		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log, data: opts.Data, trace: opts.Trace,
 		sessions: make(map[string]*session), open: make(map[*conn]struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)
+	}
+	if b.trace == nil {
+		b.trace = new(trace.Log)
 	}
 	f, err := cfg.format(opts.Gateway)
 	if err != nil {

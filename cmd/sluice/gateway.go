@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"path/filepath"
 	"sync"
 	"time"
 
@@ -110,8 +111,11 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 }
 
 func (g *gateway) newBroker(s *site) (*broker, error) {
-	b, err := localbroker.New(s.Broker, g.spool, localbroker.Options{Site: s.model.Name, Gateway: s.model.Gateway, Points: s.points(),
-		Certs: s.certs(), Clock: g.clock, Log: g.log.With("stage", "broker")})
+	cfg := s.Broker
+	cfg.Storage.Inherit(s.Buffer.Effective())
+	b, err := localbroker.New(cfg, g.spool, localbroker.Options{Site: s.model.Name, Gateway: s.model.Gateway, Points: s.points(),
+		Data: filepath.Join(s.Buffer.Dir, "sessions"), Certs: s.certs(), Clock: g.clock, Version: g.build.Version, Trace: &g.trace,
+		Log: g.log.With("stage", "broker")})
 	if err != nil {
 		return nil, err
 	}
@@ -168,6 +172,9 @@ func (g *gateway) start(p *parts) {
 	g.devices.listen(p.upstreams)
 	g.messageLog(p.site.Broker.MessageLog)
 	if p.broker.stage == nil {
+		// Before the field, so that nothing it records passes stored sessions
+		// by. What goes wrong is told in the log and the status.
+		_ = p.broker.Open()
 		p.broker.stage = startStage("broker", g.log, p.broker.Run)
 	} else {
 		p.broker.SetPoints(p.site.points())
