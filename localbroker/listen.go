@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/url"
+	"path/filepath"
 	"slices"
 
 	"sluice/configs"
@@ -183,6 +184,9 @@ func (c *Config) rules(points access.Points, opts Options, filters ...string) (*
 	}
 	if opts.Certs != nil {
 		cfg.Listed = opts.Certs
+		for _, name := range []string{"ca.pem", "clients.json", "revoked.json"} {
+			cfg.CertFiles = append(cfg.CertFiles, filepath.Join(opts.Certs.Dir(), name))
+		}
 	}
 	for _, path := range c.usersFiles() {
 		cfg.Users = append(cfg.Users, string(path))

@@ -44,7 +44,10 @@ type Config struct {
 	Points        Points
 	// Listed may be nil: then certificates have their common names.
 	Listed Listed
-	Log    *slog.Logger // nil: none
+	// CertFiles are the files by which certificates are judged. When one of
+	// them changes, connected clients are judged again.
+	CertFiles []string
+	Log       *slog.Logger // nil: none
 }
 
 // Rules decides. Its methods may be called concurrently.
@@ -56,8 +59,9 @@ type Rules struct {
 	slots      chan struct{}
 	generation atomic.Uint64
 
-	mu    sync.Mutex
-	files map[string]*usersFile // guarded by mu
+	mu      sync.Mutex
+	files   map[string]*usersFile // guarded by mu
+	changes int                   // of files, guarded by mu
 }
 
 // usersFile is a users file as it was last read.
@@ -67,8 +71,12 @@ type usersFile struct {
 	err   error // why it could not be read again
 }
 
-// lookInterval is how often Run looks for changed files.
-const lookInterval = 5 * time.Second
+// lookInterval is how often Run looks for changed files; after certInterval
+// certificates are judged again without a change, as they end.
+const (
+	lookInterval = 5 * time.Second
+	certInterval = 10 * time.Minute
+)
 
 // New returns the rules of cfg, with the users files read. Errors: those of
 // LoadUsers.
@@ -91,29 +99,52 @@ func New(cfg Config) (*Rules, error) {
 	return r, nil
 }
 
-// Generation changes when the rights of a client may have changed: answers that
+// Generation changes after the rights of a client have changed: answers that
 // were kept from before are void then.
 func (r *Rules) Generation() uint64 { return r.generation.Load() }
 
-// Run looks for changed users files until ctx is done and calls changed when
-// there are some; who is connected should then be given to Recheck. A new
-// users file that cannot be used is told in the log, and the old one counts on.
+// Run looks for changed users files and lists of certificates until ctx is done
+// and calls changed when there are some; who is connected should then be given
+// to Recheck. A new users file that cannot be used is told in the log, and the
+// old one counts on.
 func (r *Rules) Run(ctx context.Context, changed func()) error {
 	ticker := time.NewTicker(lookInterval)
 	defer ticker.Stop()
-	before := r.Generation()
+	users, lists, judged := r.usersChanges(), r.certState(), time.Now()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-ticker.C:
 		}
-		r.Refresh()
-		if now := r.Generation(); now != before {
-			before = now
+		_ = r.Refresh() // it is in the log
+		before, had := users, lists
+		users, lists = r.usersChanges(), r.certState()
+		due := len(r.cfg.CertFiles) > 0 && time.Since(judged) >= certInterval
+		if users != before || lists != had || due {
+			judged = time.Now()
 			changed()
 		}
 	}
+}
+
+// usersChanges counts how often a users file was read again.
+func (r *Rules) usersChanges() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changes
+}
+
+// certState is equal for the same lists of certificates as long as nobody has
+// replaced one.
+func (r *Rules) certState() string {
+	var text []byte
+	for _, path := range r.cfg.CertFiles {
+		if info, err := os.Stat(path); err == nil {
+			text = fmt.Appendf(text, "%s %d %d\n", path, info.Size(), info.ModTime().UnixNano())
+		}
+	}
+	return string(text)
 }
 
 // Refresh reads the users files that have changed. The error is why one could
@@ -150,7 +181,7 @@ func (r *Rules) refresh(path string, f *usersFile) {
 		return
 	}
 	f.users = users
-	r.generation.Add(1)
+	r.changes++
 	r.cfg.Log.Info("users file read again", "file", path, "users", len(users.users), "certificates", len(users.certs))
 }
 
@@ -326,6 +357,7 @@ func (r *Rules) Recheck(id *Identity) *wire.Refusal {
 		}
 	}
 	refused := r.allow(id, r.usersOf(id.policy))
+	r.generation.Add(1)
 	if refused != nil {
 		refused.Code = wire.CodeAdministrative
 	}

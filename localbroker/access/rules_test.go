@@ -260,9 +260,9 @@ func TestAChangedUsersFileCountsAtOnce(t *testing.T) {
 	if refused != nil {
 		t.Fatal(refused)
 	}
-	before := g.Generation()
+	before := g.usersChanges()
 	g.write("users: [{name: pump-1, password: secret}]") // in the clear: refused
-	if g.Refresh() == nil || g.Generation() != before {
+	if g.Refresh() == nil || g.usersChanges() != before {
 		t.Error("a bad file was taken")
 	}
 	if _, refused := g.login(p, "pump-1:secret", "x", false, nil); refused != nil {
@@ -272,11 +272,15 @@ func TestAChangedUsersFileCountsAtOnce(t *testing.T) {
 	if _, refused := g.login(p, "pump-1:secret", "x", false, nil); refused == nil {
 		t.Error("the old password counts on")
 	}
-	if g.Generation() == before {
+	if g.usersChanges() == before {
 		t.Error("nobody is told")
 	}
+	generation := g.Generation()
 	if refused := g.Recheck(id); refused != nil || !g.MayPublish(id, "other/x") || g.MayPublish(id, "lan/pump-1/x") {
 		t.Errorf("rights of a connected client: %v", refused)
+	}
+	if g.Generation() == generation {
+		t.Error("answers that were kept stay good")
 	}
 	g.write(fmt.Sprintf("users: [{name: other, password: %s}]", cheap(t, "new")))
 	if refused := g.Recheck(id); refused == nil || refused.Code != wire.CodeAdministrative {
@@ -377,6 +381,40 @@ func TestFailuresAreForgotten(t *testing.T) {
 		}
 		if n := len(l.from); n > loginsMax {
 			t.Errorf("%d addresses are remembered", n)
+		}
+	})
+}
+
+// TestRunTellsOfChanges: of the users file and of the list of certificates.
+func TestRunTellsOfChanges(t *testing.T) {
+	g := newRig(t, testUsers)
+	g.cfg.CertFiles = []string{filepath.Join(g.store.Dir(), "revoked.json")}
+	g.cert("tablet")
+	synctest.Test(t, func(t *testing.T) {
+		var told atomic.Int32
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error)
+		go func() { ended <- g.Run(ctx, func() { told.Add(1) }) }()
+		wait := func(d time.Duration, want int, what string) {
+			t.Helper()
+			time.Sleep(d)
+			synctest.Wait()
+			if told := int(told.Load()); told != want {
+				t.Errorf("%s: told %d times, want %d", what, told, want)
+			}
+		}
+		wait(time.Minute, 0, "no change")
+		g.write(fmt.Sprintf("users: [{name: other, password: %s}]", cheap(t, "new")))
+		wait(lookInterval, 1, "users")
+		wait(time.Minute, 1, "no further change")
+		if _, err := g.store.Revoke("tablet"); err != nil {
+			t.Fatal(err)
+		}
+		wait(lookInterval, 2, "revoked")
+		wait(certInterval, 3, "certificates end")
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
 		}
 	})
 }
