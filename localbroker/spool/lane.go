@@ -23,6 +23,7 @@ type lane struct {
 	chunkTo uint64 // the seq expected there
 	reader  *segmentReader
 	held    bool // reader.body has not been returned yet
+	used    bool // since rest looked last
 }
 
 // place is where the next records of a lane are, as it was under Spool.mu.
@@ -62,6 +63,7 @@ func (c *Cursor) Next(ctx context.Context, live bool, max int) ([]mapping.Record
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.used = true
 	for {
 		if err := ctx.Err(); err != nil {
 			return nil, err

@@ -156,6 +156,7 @@ func (s *Spool) tick() {
 	}
 	if s.cursorsDue() {
 		s.commitCursors()
+		s.restLanes()
 	}
 	s.ioMu.Lock()
 	defer s.ioMu.Unlock()

@@ -19,6 +19,25 @@ type chunk struct {
 	stamps span
 	dict   *dictionary
 	closed bool // nothing is appended any more
+
+	// A place to begin to seek at: the frame that begins with markSeq.
+	markSeq uint64
+	markAt  int
+}
+
+// seek returns the offset of the frame that holds seq, or of the first one
+// after it. Spool.mu is held. Who seeks the next frames in turn does not walk
+// over those before.
+func (c *chunk) seek(seq uint64) int {
+	if c.markSeq > seq {
+		c.markSeq, c.markAt = 0, 0
+	}
+	at, first := seekFrame(c.data[c.markAt:], seq)
+	c.markAt += at
+	if c.markSeq = first; c.markAt == len(c.data) {
+		c.markSeq = c.seqs.last + 1
+	}
+	return c.markAt
 }
 
 // tail is the newest part of the log in RAM: chunks in the order of their

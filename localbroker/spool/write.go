@@ -81,8 +81,7 @@ func (s *Spool) unwritten() []piece {
 		c := s.tail.chunks[i]
 		p := piece{data: c.data, stamps: c.stamps, dict: c.dict, points: c.dict.points}
 		if c.seqs.first < from {
-			at, _ := seekFrame(c.data, from)
-			p.data = p.data[at:]
+			p.data = p.data[c.seek(from):]
 		}
 		pieces = append(pieces, p)
 	}
