@@ -100,14 +100,18 @@ func (b *Board) deliver(bt *Batch, e *entry, m *wire.Message, newest bool, to *a
 			bt.send(t.session, t.how(m, false))
 		}
 	}
-	for _, w := range to.watchers {
-		w.do(m)
+	if len(to.watchers) > 0 {
+		live := *m
+		live.Retain = false
+		for _, w := range to.watchers {
+			w.do(&live)
+		}
 	}
 }
 
 // send hands the loaded message to one session.
 func (bt *Batch) send(s *outbound.Session, how outbound.How) {
-	if bt.parcel.Send(s, how) == outbound.Sent && s.Touch() {
+	if s.Send(&bt.parcel, how) == outbound.Sent && s.Touch() {
 		bt.touched = append(bt.touched, s)
 	}
 }

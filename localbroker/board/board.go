@@ -169,6 +169,8 @@ func (b *Board) OwnsUnder(filter string) bool {
 // is what PlanRecords has decided; nil: nothing was.
 func (b *Board) Record(recs []mapping.Record, plan *Plan) {
 	b.mu.Lock()
+	defer b.mu.Unlock()
+	defer b.batch.Flush()
 	for i := range recs {
 		r := &recs[i]
 		if r.Point == nil {
@@ -181,17 +183,6 @@ func (b *Board) Record(recs []mapping.Record, plan *Plan) {
 				b.deliver(&b.batch, e, &m, true, to, plan.picks(i))
 			}
 		}
-	}
-	b.flush()
-}
-
-// flush gives up mu and flushes what was sent under it.
-func (b *Board) flush() {
-	touched := b.batch.touched
-	b.batch.touched = nil
-	b.mu.Unlock()
-	for _, s := range touched {
-		s.Flush()
 	}
 }
 

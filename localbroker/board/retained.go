@@ -213,7 +213,7 @@ func (b *Board) snapshot(s *outbound.Session, want outbound.Want, names []string
 			continue // SnapshotRecords has put it into the session log
 		}
 		b.batch.parcel.Load(&m, false)
-		if b.batch.parcel.Send(s, how) == outbound.NoRoom {
+		if s.Send(&b.batch.parcel, how) == outbound.NoRoom {
 			return i
 		}
 	}
@@ -271,7 +271,7 @@ func (b *Board) CatchUp(s *outbound.Session, names []string) {
 		for i := range to.direct {
 			if t := &to.direct[i]; t.session == s {
 				b.batch.parcel.Load(&m, false)
-				b.batch.parcel.Send(s, t.how(&m, true))
+				s.Send(&b.batch.parcel, t.how(&m, true))
 			}
 		}
 	}

@@ -19,8 +19,8 @@ func (w *watcher) do(m *wire.Message) {
 	}
 }
 
-// Watch has call called with every message under filter, first the retained
-// ones, whose Retain is set. call must be quick and must not call the Board;
+// Watch has call called with every message under filter: first the retained
+// ones, with Retain set, then the live ones, without. call must be quick and must not call the Board;
 // the message is valid until it returns. After cancel has returned no call
 // begins.
 func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {

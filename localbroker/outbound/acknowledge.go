@@ -110,5 +110,5 @@ func (s *Session) releaseUntold() {
 // answer queues a PUBREL and reports whether there was room. mu is held.
 func (s *Session) answer(id uint16, reason byte) bool {
 	var buf [8]byte
-	return s.link.Queue(wire.AppendAck(buf[:0], s.options.Version, wire.TypePubrel, id, reason)) == nil
+	return s.queuePacket(wire.AppendAck(buf[:0], s.options.Version, wire.TypePubrel, id, reason)) == nil
 }

@@ -48,7 +48,7 @@ func (s *Session) look() {
 	if d.running || s.link == nil {
 		return
 	}
-	ctx, cancel := background()
+	ctx, cancel := context.WithCancel(context.Background())
 	d.running, d.cancel, d.group = true, cancel, new(sync.WaitGroup)
 	link := s.link
 	d.group.Go(func() {
@@ -100,7 +100,9 @@ func (s *Session) stopDrain() (wait func()) {
 		if group != nil {
 			group.Wait()
 		}
-		s.settle() // what the client has acknowledged since
+		// What the client has acknowledged since. An error means that some of
+		// it is sent again, or completed, in the next connection.
+		_ = s.settle()
 	}
 }
 
@@ -282,7 +284,7 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 		d.readTo = r.Seq
 		return true
 	}
-	if err := s.link.Queue(*buf); err != nil {
+	if err := s.queuePacket(*buf); err != nil {
 		d.blocked = errors.Is(err, ErrFull)
 		return false
 	}

@@ -85,6 +85,3 @@ func (p *Parcel) singlePacket(o wire.PublishOptions) []byte {
 	p.single = wire.AppendPublish(p.single[:0], p.m, o)
 	return p.single
 }
-
-// Send hands the loaded message to a session: Session.Send.
-func (p *Parcel) Send(s *Session, how How) Outcome { return s.Send(p, how) }

@@ -64,7 +64,7 @@ func (s *Session) Send(p *Parcel, how How) Outcome {
 	if how.QoS == 0 {
 		return s.sendPlain(p, how)
 	}
-	if s.store != nil && !how.Now {
+	if s.store != nil {
 		s.look()
 		return Ignored
 	}
@@ -77,7 +77,7 @@ func (s *Session) sendPlain(p *Parcel, how How) Outcome {
 	if s.tooLarge(packet) {
 		return Unfit
 	}
-	if err := s.link.Queue(packet); err != nil {
+	if err := s.queuePacket(packet); err != nil {
 		return s.refused(err, p.m.Topic, how)
 	}
 	if alias {
@@ -114,7 +114,7 @@ func (s *Session) sendCounted(p *Parcel, how How) Outcome {
 		if s.tooLarge(packet) {
 			return Unfit
 		}
-		err := s.link.Queue(packet)
+		err := s.queuePacket(packet)
 		if err == nil {
 			s.window.add(s.next, how.QoS, phaseSent)
 			s.next++
@@ -168,6 +168,13 @@ func (s *Session) tooLarge(packet []byte) bool {
 	return true
 }
 
+// queuePacket puts a packet into the connection. mu is held.
+func (s *Session) queuePacket(packet []byte) error {
+	err := s.link.Queue(packet)
+	s.full = s.full || err != nil
+	return err
+}
+
 // sent counts. mu is held.
 func (s *Session) sent() {
 	s.figures.Sent++
@@ -189,10 +196,11 @@ func (s *Session) Owe(want Want, topics []string) {
 // the session sends now may need a Flush of the link, which it calls.
 func (s *Session) Room() {
 	s.mu.Lock()
+	s.full = false
 	if s.link != nil {
 		s.releaseUntold()
 	}
-	if s.store != nil && s.drain.blocked {
+	if s.drain.blocked {
 		s.drain.blocked = false
 		s.look()
 	}
@@ -204,20 +212,27 @@ func (s *Session) Room() {
 }
 
 // pump sends what waits as far as there is room: the queue, then the newest of
-// what was missed, then snapshots. One goroutine does so at a time.
+// what was missed, then snapshots. One goroutine does so at a time; who finds
+// it at work has it look again, as there may be more room since.
 func (s *Session) pump() {
 	s.mu.Lock()
-	if s.pumping || s.link == nil {
+	s.pumpAgain = true
+	if s.pumping {
 		s.mu.Unlock()
 		return
 	}
 	s.pumping = true
 	link := s.link
-	for s.pumpQueue() && s.link == link && s.pumpOwed() {
+	for s.link != nil && s.pumpAgain {
+		s.pumpAgain = false
+		for link = s.link; s.pumpQueue() && s.pumpOwed() && s.link == link; {
+		}
 	}
 	s.pumping = false
 	s.mu.Unlock()
-	link.Flush()
+	if link != nil {
+		link.Flush()
+	}
 }
 
 // pumpQueue sends what waits for the window, and reports whether all was sent.
@@ -258,7 +273,7 @@ func (s *Session) sendQueued(q *queued, buf *[]byte, now time.Time) bool {
 	if s.tooLarge(*buf) {
 		return true
 	}
-	if s.link.Queue(*buf) != nil {
+	if s.queuePacket(*buf) != nil {
 		return false
 	}
 	s.window.add(s.next, q.how.QoS, phaseSent)

@@ -1,7 +1,6 @@
 package outbound
 
 import (
-	"context"
 	"log/slog"
 	"sync"
 	"sync/atomic"
@@ -100,6 +99,7 @@ type Session struct {
 	quota   int // messages in the window at a time
 	window  window
 	untold  bool // PUBRELs have found no room
+	full    bool // the link was, since the last Room
 	aliases aliases
 	ended   bool
 	figures Stats
@@ -110,6 +110,7 @@ type Session struct {
 	missed      map[string]struct{} // retained topics
 	owed        []owing             // retained messages for new subscriptions
 	pumping     bool                // somebody is in pump
+	pumpAgain   bool                // and has to look again
 
 	drain drain // stored
 }
@@ -156,7 +157,7 @@ func (s *Session) Attach(link Link, o LinkOptions) {
 	if s.ended {
 		return
 	}
-	s.link, s.options = link, o
+	s.link, s.options, s.full = link, o, false
 	s.quota = max(1, s.cfg.Inflight)
 	if o.ReceiveMaximum > 0 {
 		s.quota = min(s.quota, int(o.ReceiveMaximum))
@@ -224,7 +225,7 @@ func (s *Session) Connected() bool {
 func (s *Session) Open() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.link != nil && len(s.queue) == 0 && s.window.open < s.quota && len(s.missed) == 0
+	return s.link != nil && !s.full && len(s.queue) == 0 && s.window.open < s.quota
 }
 
 // Touch reports whether the caller has to call Flush once it is done with
@@ -244,8 +245,3 @@ func (s *Session) Flush() {
 
 // retryTime is how long the session waits after a disk has refused.
 const retryTime = time.Second
-
-// background is what the drain of a session runs under.
-func background() (context.Context, context.CancelFunc) {
-	return context.WithCancel(context.Background())
-}
