@@ -208,10 +208,10 @@ func (l *modelLog) Ack(first, last uint64) error {
 	if l.refuse != nil {
 		return l.refuse
 	}
-	if first != l.acked+1 && l.acked >= first || last > uint64(l.pos) {
-		return errors.New("marked what was not read, or twice")
+	if first > l.acked+1 || last > uint64(l.pos) {
+		return errors.New("marked what was not read")
 	}
-	l.acked = last
+	l.acked = max(l.acked, last)
 	l.acks++
 	return nil
 }

@@ -30,7 +30,6 @@ type drain struct {
 	sentTo    uint64             // all up to it may have been sent before
 	completed uint64             // all up to it was completed by an earlier process
 	acked     uint64             // all up to it is marked in the log
-	resent    int                // messages that an earlier process may have sent
 
 	// What follows belongs to the goroutine, and to Attach while there is none.
 	matcher matcher
@@ -156,6 +155,9 @@ func (s *Session) settle() error {
 	s.mu.Unlock()
 	if len(put)+len(gone) > 0 {
 		if err := s.store.Keep(put, gone); err != nil {
+			s.mu.Lock()
+			s.drain.keep = true
+			s.mu.Unlock()
 			return err
 		}
 		s.kept(put, gone)
@@ -231,6 +233,7 @@ func (s *Session) sendLog(ctx context.Context) error {
 		}
 		if d.at == len(d.pending) {
 			if !s.store.Log.Ready() {
+				s.readAll()
 				return nil
 			}
 			d.pending, d.at = nil, 0
@@ -248,6 +251,18 @@ func (s *Session) sendLog(ctx context.Context) error {
 				return err
 			}
 		}
+	}
+}
+
+// readAll notes that the log has nothing more: what is on its way from an
+// earlier process is marked in it already.
+func (s *Session) readAll() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := s.window.all()
+	if len(all) > 0 && s.drain.readTo < all[len(all)-1].seq {
+		s.drain.readTo = all[len(all)-1].seq
+		s.drain.again = true
 	}
 }
 
@@ -277,8 +292,7 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 	}
 	o, alias := s.publishOptions(m.Topic, how)
 	o.ID = idOf(r.Seq)
-	again := r.Seq <= s.store.MaybeSent && d.resent < s.cfg.Inflight
-	o.Dup = again || r.Seq <= d.sentTo // [MQTT-3.3.1-1]
+	o.Dup = r.Seq <= max(d.sentTo, s.store.MaybeSent) // [MQTT-3.3.1-1]
 	*buf = wire.AppendPublish((*buf)[:0], &m, o)
 	if s.tooLarge(*buf) {
 		d.readTo = r.Seq
@@ -287,9 +301,6 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 	if err := s.queuePacket(*buf); err != nil {
 		d.blocked = errors.Is(err, ErrFull)
 		return false
-	}
-	if again {
-		d.resent++
 	}
 	if alias {
 		s.aliases.told(m.Topic)

@@ -73,8 +73,8 @@ type Stored struct {
 	Keep func(put []Released, gone []uint16) error
 	// Released is what was kept by an earlier process.
 	Released []Released
-	// MaybeSent is the end of the log at the start: messages up to it may have
-	// been sent by an earlier process. The first of them say so.
+	// MaybeSent is the end of the log at the start of the process: messages up
+	// to it may have been sent by an earlier one, and say so by DUP.
 	MaybeSent uint64
 }
 

@@ -180,9 +180,12 @@ func testCuts(t *testing.T, random *rand.Rand) {
 		s.Attach(link, options)
 	}
 	attach()
-	published := 0
+	published, steps := 0, 0
 	for len(c.order) < messages || published < messages || len(c.pending) > 0 {
 		synctest.Wait()
+		if steps++; steps > 20_000 {
+			t.Fatalf("stuck after %d of %d messages: %+v", len(c.order), published, s.window)
+		}
 		switch n := random.IntN(100); {
 		case n < 30 && published < messages:
 			publish(s, log, message("a", strconv.Itoa(published), byte(1+random.IntN(2))))
