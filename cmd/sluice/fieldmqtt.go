@@ -52,14 +52,12 @@ type messages interface {
 	Subscribe(filter string, receive func(*wire.Message)) (cancel func())
 }
 
+var _ messages = (*localbroker.Broker)(nil)
+
 // fromBroker makes a source's subscription of the local broker's. Messages of
 // the gateway itself are not handed on: a value must not be its own input.
-func fromBroker(b any) mqtt.Subscribe {
-	broker, ok := b.(messages)
+func fromBroker(broker messages) mqtt.Subscribe {
 	return func(topic string, receive func(mqtt.Message)) func() {
-		if !ok {
-			return func() {}
-		}
 		var live atomic.Bool // the retained message comes before Subscribe returns
 		cancel := broker.Subscribe(topic, func(m *wire.Message) {
 			if m.Origin == "" {
