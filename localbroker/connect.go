@@ -43,12 +43,16 @@ func (c *conn) connect(req *wire.Connect) error {
 	if refused := c.login(req); refused != nil {
 		return c.reject(req, refused)
 	}
+	c.limits(req, &answer)
+	if refused := connackFits(req, answer); refused != nil {
+		c.answered = true // by saying nothing
+		return refused
+	}
 	s, refused := c.broker.admit(c, req, &answer)
 	if refused != nil {
 		return c.reject(req, refused)
 	}
 	defer s.life.Unlock()
-	c.limits(req, &answer)
 	c.will, c.hadWill, c.since = req.Will, req.Will != nil, time.Now()
 	c.say(wire.AppendConnack(nil, c.version, answer)) // first of all [MQTT-3.2.0-1]
 	c.session = s
@@ -117,6 +121,16 @@ func (c *conn) limits(req *wire.Connect, answer *wire.Connack) {
 	}
 	c.idle = time.Duration(c.keepAlive) * time.Second * 3 / 2 // [MQTT-3.1.2-22]
 	answer.ReceiveMaximum, answer.MaxPacket, answer.AliasMax = receiveMaximum, uint32(limits.PacketSize), uint16(limits.TopicAliases)
+}
+
+// connackFits refuses a client that takes no packets as large as its CONNACK
+// can become [MQTT-3.1.2-24].
+func connackFits(req *wire.Connect, answer wire.Connack) *wire.Refusal {
+	answer.SessionExpiry = new(uint32)
+	if req.MaxPacket == 0 || len(wire.AppendConnack(nil, req.Version, answer)) <= int(req.MaxPacket) {
+		return nil
+	}
+	return &wire.Refusal{Cause: wire.RefusedTooLarge, Code: wire.CodeTooLarge, What: "the client takes no packet as large as a CONNACK"}
 }
 
 // newClientID makes a client identifier for who has none.

@@ -121,6 +121,8 @@ func TestPublishThatIsWrong(t *testing.T) {
 		{"[MQTT-4.7.3-1] empty topic", "34", 0x30, `""`, 0x81},
 		{"[MQTT-3.3.2.1] empty topic without alias", "5", 0x30, `"" props: 00`, 0x82},
 		{"[MQTT-3.3.2-1] topic no UTF-8", "345", 0x30, `0002 c328 00`, 0x81},
+		{"[MQTT-3.3.2-1] topic begins in the middle of a letter", "345", 0x30, `0001 80 00`, 0x81},
+		{"[MQTT-1.5.4-2] NUL behind a letter of two bytes", "345", 0x30, `0003 c3a400 00`, 0x81},
 		{"[MQTT-3.3.2-1] topic a surrogate", "345", 0x30, `0003 eda080 00`, 0x81},
 		{"[MQTT-1.5.4-2] NUL in the topic", "345", 0x30, `0003 610061 00`, 0x81},
 		{"control character in the topic", "345", 0x30, `0003 610161 00`, 0x81},
