@@ -18,9 +18,6 @@ import (
 	"time"
 )
 
-// patience is how long a test waits for something that has to come.
-const patience = 30 * time.Second
-
 // site is a gateway that is a broker only. Anonymous clients may do anything
 // but read below test/.
 const site = `site: interop
@@ -71,12 +68,18 @@ type gateway struct {
 // plain TCP or "ws://", until the test ends.
 func start(t *testing.T, level string, schemes ...string) *gateway {
 	t.Helper()
+	return startWith(t, level, "", schemes...)
+}
+
+// startWith is start with more lines of the section broker.
+func startWith(t *testing.T, level, more string, schemes ...string) *gateway {
+	t.Helper()
 	g := &gateway{t: t, dir: t.TempDir()}
 	var listen []string
 	for _, scheme := range schemes {
 		listen = append(listen, `"`+scheme+`127.0.0.1:0"`)
 	}
-	text := strings.NewReplacer("{dir}", g.dir, "{level}", level, "{listen}", strings.Join(listen, ", ")).Replace(site)
+	text := strings.NewReplacer("{dir}", g.dir, "{level}", level, "{listen}", strings.Join(listen, ", ")).Replace(site + more)
 	g.site = filepath.Join(g.dir, "site.yaml")
 	if err := os.WriteFile(g.site, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
