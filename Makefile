@@ -11,7 +11,7 @@ LONG_TESTS := $(shell grep -rl --include='*_test.go' SLUICE_TORTURE . 2>/dev/nul
 # The race detector needs a C compiler. Without one the tests run all the same.
 RACE := $(shell command -v "$$($(GO) env CC)" >/dev/null 2>&1 && echo -race)
 
-.PHONY: build test test-peers peers torture bench fuzz cross demo clean
+.PHONY: build test test-peers interop peers torture bench fuzz cross demo clean
 
 # Static and stripped. Go itself puts in the version: the git tag, or commit and time.
 RELEASE := -buildvcs=auto -trimpath -ldflags '-s -w'
@@ -30,20 +30,30 @@ test-peers: peers
 	$(GO) vet -tags peers ./...
 	$(GO) test -tags peers -count 1 -timeout 30m $(sort $(dir $(PEER_TESTS)))
 
+# The public interoperability suites of MQTT, from a copy beside this one:
+# make interop SUITE=../paho.mqtt.testing. See docs/interop.md.
+interop:
+	SLUICE_INTEROP=$(abspath $(SUITE)) $(GO) test -tags interop -count 1 -v -run Interop ./localbroker/peertest
+
 # gcc and libmodbus-dev make the libmodbus server, python3-venv the one of
-# pymodbus; qemu-user-static runs the cross builds; e2fsprogs makes ext4.
+# pymodbus and the client of paho; qemu-user-static runs the cross builds;
+# e2fsprogs makes ext4; libnss3-tools has Chromium trust a certificate. Node
+# brings npm.
 peers:
 	apt-get update -q
 	DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
 		mosquitto mosquitto-clients libmodbus-dev mbpoll socat gcc libc6-dev pkg-config \
-		python3 python3-venv qemu-user-static e2fsprogs mount openssl ca-certificates
+		python3 python3-venv qemu-user-static e2fsprogs mount openssl ca-certificates \
+		chromium libnss3-tools util-linux coreutils
+	command -v npm >/dev/null || DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends npm
 
 # The durability and outage tests at full length, power cuts and Mosquitto
 # included: about an hour. Needs root on Debian.
 torture: peers
 	SLUICE_TORTURE=1 $(GO) test -tags peers -count 1 -timeout 4h -v $(sort $(dir $(LONG_TESTS)))
 
-# Every row of the footprint and speed table, on this machine.
+# Every row of the footprint and speed table, on this machine. The rows of the
+# local broker need Mosquitto.
 bench: build
 	$(GO) run ./cmd/bench -binary bin/sluice
 

@@ -27,6 +27,7 @@ http: { listen: "127.0.0.1:0" }
 broker:
   listen: [{listen}]
   publish: ["#"]
+  keep_alive_max: 60s
   lan: ["TopicA/#", "Topic/#", "/TopicA/#", "fromb/#", "client_test5/#"]
 `
 
