@@ -26,7 +26,7 @@ func mosquitto(t *testing.T, name, address string, args ...string) []string {
 	defer cancel()
 	out, err := exec.CommandContext(ctx, name, at(t, address, args)...).Output()
 	if err != nil {
-		t.Errorf("%s %v: %v", name, args, err)
+		t.Fatalf("%s %v: %v\n%s", name, args, err, out)
 	}
 	return strings.Split(strings.TrimSpace(string(out)), "\n")
 }
@@ -215,15 +215,17 @@ func TestMosquittoRequestAndResponse(t *testing.T) {
 	t.Parallel()
 	address := start(t, "memory", "").addresses[""]
 	asked := listen(t, address, "%R %p", "-V", "mqttv5", "-q", "1", "-t", "TopicA/question")
-	answer := make(chan []string, 1)
-	go func() {
-		defer close(answer)
-		answer <- mosquitto(t, "mosquitto_rr", address, "-V", "mqttv5", "-q", "1", "-t", "TopicA/question", "-e", "TopicA/answer", "-m", "how much")
-	}()
+	rr := exec.CommandContext(t.Context(), "mosquitto_rr", at(t, address, []string{"-V", "mqttv5", "-q", "1", "-W", "20",
+		"-t", "TopicA/question", "-e", "TopicA/answer", "-m", "how much"})...)
+	var answer strings.Builder
+	rr.Stdout = &answer
+	if err := rr.Start(); err != nil {
+		t.Fatal(err)
+	}
 	asked.expect("TopicA/answer how much")
 	mosquitto(t, "mosquitto_pub", address, "-V", "mqttv5", "-q", "1", "-t", "TopicA/answer", "-m", "42")
-	if got := <-answer; !slices.Equal(got, []string{"42"}) {
-		t.Errorf("answer %q", got)
+	if err := rr.Wait(); err != nil || strings.TrimSpace(answer.String()) != "42" {
+		t.Errorf("answer %q, %v", answer.String(), err)
 	}
 }
 
