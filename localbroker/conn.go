@@ -256,6 +256,7 @@ func (c *conn) tell(err error) {
 // CONNACK.
 func (c *conn) disconnect(code byte) {
 	if c.session != nil && c.version == 5 {
+		c.out.told.Store(true)
 		c.say(wire.AppendDisconnect(nil, code))
 		c.Flush()
 	}

@@ -2,9 +2,11 @@ package localbroker
 
 import (
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"sluice/localbroker/outbound"
@@ -17,6 +19,9 @@ const (
 	flushTime = time.Second      // for the last words to a client that is being closed
 )
 
+// maxLinger is how many bytes are read of a client that is being closed.
+const maxLinger = 1 << 20
+
 // outbox holds what waits for a client. Everybody may put packets in. Who
 // flushes writes what goes without waiting; the rest is a goroutine's that
 // lives as long as something waits.
@@ -27,6 +32,7 @@ const (
 //	    ErrFull … told by room when there is some again
 type outbox struct {
 	done chan struct{} // closed when the connection is closed
+	told atomic.Bool   // the client was told why it is closed
 
 	mu      sync.Mutex
 	waiting []byte        // complete packets, guarded by mu; nil: nothing
@@ -127,6 +133,7 @@ func (c *conn) write() {
 			c.out.rest = c.out.rest[n:]
 		}
 		if more, closing := c.take(); closing && !more {
+			c.linger()
 			c.hangUp()
 			return
 		} else if !more {
@@ -197,6 +204,30 @@ func (c *conn) Close() error {
 		go c.write()
 	}
 	return nil
+}
+
+// linger waits until the client has heard the last word and closes its side,
+// within flushTime. Closing while bytes of it are unread would reset the
+// connection, and take the last word back.
+func (c *conn) linger() {
+	nc := c.Conn
+	if a, ok := nc.(*admitted); ok {
+		nc = a.Conn
+	}
+	half, ok := nc.(interface{ CloseWrite() error })
+	if !ok || !c.out.told.Load() || half.CloseWrite() != nil {
+		return
+	}
+	limit := time.NewTimer(flushTime)
+	defer limit.Stop()
+	select {
+	case <-c.read:
+	case <-limit.C:
+		return
+	}
+	if c.Conn.SetReadDeadline(time.Now().Add(flushTime)) == nil {
+		_, _ = io.CopyN(io.Discard, c.Conn, maxLinger) // its end, whatever it is, is what was waited for
+	}
 }
 
 // hangUp closes the connection after the last word. It is called once, by who

@@ -57,7 +57,7 @@ func (c *conn) publish() error {
 	c.received.Add(1)
 	if !c.mayPublish(m.Topic) {
 		b.count.refuse(wire.RefusedACL)
-		return c.answer(m.QoS, p.ID, wire.CodeNotAuthorized)
+		return c.answer(m, p.ID, wire.CodeNotAuthorized)
 	}
 	if m.QoS == 2 {
 		if fresh, refused := s.begin(p.ID); refused != nil {
@@ -96,13 +96,14 @@ func (c *conn) commit(j job) error {
 
 // answer says what became of a message that goes no further. MQTT 3 has no
 // word for a refusal: at QoS 0 the message is dropped, above the connection
-// ends.
-func (c *conn) answer(qos byte, id uint16, code byte) error {
+// ends [MQTT-3.3.5-2]. But what a client tells the broker alone, below $, is
+// acknowledged, as by other brokers: it would come again for ever.
+func (c *conn) answer(m *wire.Message, id uint16, code byte) error {
 	switch {
-	case qos == 0:
-	case c.version < 5:
+	case m.QoS == 0:
+	case c.version < 5 && !topics.Dollar(m.Topic):
 		return &wire.Refusal{What: "a message was refused"} // counted already
-	case qos == 1:
+	case m.QoS == 1:
 		c.say(wire.AppendAck(nil, c.version, wire.TypePuback, id, code))
 	default:
 		c.say(wire.AppendAck(nil, c.version, wire.TypePubrec, id, code))

@@ -25,7 +25,7 @@ func (c *conn) subscribe() error {
 		switch {
 		case !b.rules.MayRead(c.identity, sub.Filter):
 			b.count.refuse(wire.RefusedACL)
-			codes[i] = wire.CodeNotAuthorized
+			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
 			continue
 		case !existed[i] && had >= b.cfg.Limits.Subscriptions:
 			b.count.refuse(wire.RefusedSubscription)

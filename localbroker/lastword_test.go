@@ -1,0 +1,45 @@
+package localbroker
+
+import (
+	"errors"
+	"io"
+	"net"
+	"syscall"
+	"testing"
+)
+
+// A client that goes on sending after its mistake is told about it all the
+// same: closing with unread bytes would reset the connection.
+func TestLastWordReachesClientThatIsSending(t *testing.T) {
+	b := start(t, testConfig(), Options{})
+	for range 20 {
+		w := dial(t, b.address, 5).connect("eager")
+		w.send(append(frame(0x82, []byte{0, 15}, w.props(), text("a")), make([]byte, 60<<10)...)) // no options byte
+		if first, body, err := w.next(); err != nil || first != 0xe0 || body[0] != 0x81 {
+			t.Fatalf("got %#x % x, error %v; want DISCONNECT 0x81", first, body, err)
+		}
+		if _, _, err := w.next(); !errors.Is(err, io.EOF) {
+			t.Fatalf("then %v, want the end", err)
+		}
+		if _, err := w.conn.Write([]byte{0xc0, 0}); errors.Is(err, syscall.ECONNRESET) || errors.Is(err, net.ErrClosed) {
+			t.Fatalf("the connection was reset: %v", err)
+		}
+		_ = w.conn.Close() // the broker waits for it
+	}
+}
+
+func TestDollarTopicsAreAcknowledgedAndDropped(t *testing.T) {
+	b := start(t, testConfig(), Options{})
+	w := dial(t, b.address, 4).connect("three")
+	w.subscribe("#", 0)
+	w.publish("$lan/x", "1", 1, 1, false)
+	w.expect(0x40)
+	w.publish("$lan/x", "2", 2, 2, false)
+	w.expect(0x50)
+	w.send(frame(0x62, []byte{0, 2}))
+	w.expect(0x70)
+	w.publish("lan/x", "3", 0, 0, false)
+	if topic, payload, _ := w.message(); topic != "lan/x" || payload != "3" {
+		t.Errorf("got %s %s", topic, payload)
+	}
+}
