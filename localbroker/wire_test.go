@@ -135,6 +135,13 @@ type peer struct {
 	conn net.Conn
 	in   *bufio.Reader
 	v    byte
+	// early are packets that came while another was waited for.
+	early []packet
+}
+
+type packet struct {
+	first byte
+	body  []byte
 }
 
 // dial opens a connection without a word.
@@ -298,7 +305,13 @@ func (w *peer) publication() publication {
 		w.send(frame(0x40, id))
 	case 2:
 		w.send(frame(0x50, id))
-		w.expect(0x62)
+		for {
+			first, body, err := w.next()
+			if err != nil || first == 0x62 {
+				break
+			}
+			w.early = append(w.early, packet{first, body}) // the broker need not wait
+		}
 		w.send(frame(0x70, id))
 	}
 	return m
@@ -307,7 +320,12 @@ func (w *peer) publication() publication {
 // unacknowledged reads a PUBLISH and leaves it at that.
 func (w *peer) unacknowledged() (m publication) {
 	w.t.Helper()
-	first, body, err := w.next()
+	first, body, err := byte(0), []byte(nil), error(nil)
+	if len(w.early) > 0 {
+		first, body, w.early = w.early[0].first, w.early[0].body, w.early[1:]
+	} else {
+		first, body, err = w.next()
+	}
 	if err != nil || first>>4 != 3 {
 		w.t.Fatalf("got packet %#02x % x, error %v; want a PUBLISH", first, body, err)
 	}
