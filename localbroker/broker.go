@@ -83,10 +83,10 @@ type Broker struct {
 	pointsSet   atomic.Uint64
 	pointTopics atomic.Pointer[map[string]struct{}]
 
-	storage // set by Open
-
-	system system // publishes $SYS
-	trace  *trace.Log
+	storage atomic.Pointer[storage]
+	opened  bool   // of Open
+	system  system // publishes $SYS
+	trace   *trace.Log
 
 	mu       sync.Mutex
 	sessions map[string]*session // by client identifier, guarded by mu
@@ -115,6 +115,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
+	b.storage.Store(new(storage))
 	b.gate = &gate{limits: cfg.Limits, count: &b.count}
 	b.board, err = board.New(board.Config{
 		Encoder:  mapping.EncoderConfig{Payload: f.payload, Topic: f.topic, Site: opts.Site, Gateway: opts.Gateway},

@@ -57,17 +57,23 @@ func (b *Broker) addSession(s *Stats, one *session) {
 // storageStats returns what is on the disk.
 func (b *Broker) storageStats() StorageStats {
 	var s StorageStats
-	if b.storageErr != nil {
-		s.Failing, s.LastError = true, b.storageErr.Error()
+	d := b.disk()
+	if d.err != nil {
+		s.Failing, s.LastError = true, d.err.Error()
 	}
-	if b.store == nil {
+	if d.queue == nil {
 		return s
 	}
-	q, st := b.queue.Stats(), b.store.Stats()
+	q := d.queue.Stats()
 	s.Level, s.QueuedMax, s.QueuedBytes = string(q.Level), q.Max, q.Used
 	for _, n := range q.Dropped {
 		s.QueuedDropped += n
 	}
+	s.Failing, s.LastError = q.Failing, q.LastError
+	if d.store == nil {
+		return s
+	}
+	st := d.store.Stats()
 	s.RetainedBytes = st.Buckets[state.RetainedTopic].Bytes
 	s.SessionBytes = st.Bytes - s.RetainedBytes
 	return s

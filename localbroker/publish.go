@@ -119,12 +119,12 @@ func (j *job) stored() bool { return j.upstream || len(j.queued) > 0 || len(j.op
 func (b *Broker) route(j *job) {
 	m := j.message
 	j.upstream = len(b.cfg.LAN) > 0 && topics.MatchesAny(b.cfg.LAN, m.Topic)
-	if b.store == nil {
-		return
-	}
 	if m.QoS > 0 && b.storedCount.Load() > 0 {
 		j.plan = new(board.Plan)
 		j.queued = b.board.Plan(nil, m, j.plan, b.moment)
+	}
+	if b.disk().store == nil {
+		return
 	}
 	if m.Retain {
 		j.ops = append(j.ops, b.retainedOp(m))
@@ -158,7 +158,7 @@ func (c *conn) pubrel(id uint16) error {
 		c.say(wire.AppendAck(nil, c.version, wire.TypePubcomp, id, wire.CodeIDNotFound))
 		return nil
 	}
-	if !s.stored() || c.broker.store == nil {
+	if !s.stored() || c.broker.disk().store == nil {
 		s.complete(id)
 		return nil
 	}

@@ -131,13 +131,14 @@ func (b *Broker) renew(old *session, owner string) *session {
 // begin makes the outbound side of a new session.
 func (b *Broker) begin(s *session, outlives bool) *wire.Refusal {
 	cfg := b.outboundConfig(s.id)
-	if !outlives || b.queue == nil {
+	d := b.disk()
+	if !outlives || d.queue == nil {
 		s.setOut(outbound.New(cfg))
 		b.enter(s)
 		return nil
 	}
 	s.cursor = b.cursorName()
-	cursor, err := b.queue.CursorFromNow(s.cursor)
+	cursor, err := d.queue.CursorFromNow(s.cursor)
 	if err != nil {
 		b.log.Error("no place in the session log", "client", s.id, "error", err)
 		s.cursor = ""
@@ -145,7 +146,7 @@ func (b *Broker) begin(s *session, outlives bool) *wire.Refusal {
 		b.enter(s)
 		return &wire.Refusal{Cause: wire.RefusedLog, Code: wire.CodeQuota, What: "the session cannot be stored"}
 	}
-	s.setOut(outbound.NewStored(cfg, b.storedConfig(s, cursor)))
+	s.setOut(outbound.NewStored(cfg, b.storedConfig(d, s, cursor)))
 	b.enter(s)
 	return nil
 }
@@ -238,7 +239,7 @@ func (b *Broker) close(s *session) {
 	s.will.hurry()
 	s.will = nil
 	if s.stored() {
-		if err := b.queue.DropCursor(s.cursor); err != nil {
+		if err := b.disk().queue.DropCursor(s.cursor); err != nil {
 			b.log.Warn("the place of a session in the log is not forgotten", "client", s.id, "error", err)
 		}
 	}
@@ -279,7 +280,7 @@ func (b *Broker) allSessions() []*session {
 
 // cursorName returns a name in the session log that no session has had.
 func (b *Broker) cursorName() string {
-	return fmt.Sprintf("s%016x", b.nextCursor.Add(1))
+	return fmt.Sprintf("s%016x", b.disk().nextCursor.Add(1))
 }
 
 // storedWill is the will as it is kept.

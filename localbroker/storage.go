@@ -17,6 +17,7 @@ import (
 	"sluice/localbroker/topics"
 	"sluice/localbroker/wire"
 	"sluice/mapping"
+	"sluice/sources"
 )
 
 // Folders below Options.Data.
@@ -29,16 +30,18 @@ const (
 // their clients: a restart forgives them at most that much.
 const ageInterval = time.Minute
 
-// storage is what outlives the process. Without a folder there is none.
+// storage is where sessions and their messages are.
 type storage struct {
 	queue      *spool.Spool // the session log; nil: there is none
-	store      *state.Store // nil: there is none
-	saved      []state.Saved
-	logEnd     uint64 // of the session log at the start
+	store      *state.Store // nil: there is none, at level memory
+	end        uint64       // of the session log at the start
 	nextCursor atomic.Uint64
-	storageErr error // why there is none
-	opened     bool
+	err        error         // why there is none
+	saved      []state.Saved // of the start, until resume
 }
+
+// disk returns the storage; one that holds nothing if there is none.
+func (b *Broker) disk() *storage { return b.storage.Load() }
 
 // Open opens the folder of the sessions and enters the stored ones, so that
 // records appended from now on reach them. Run does it otherwise. It must not
@@ -47,22 +50,23 @@ type storage struct {
 // on without stored sessions.
 func (b *Broker) Open() error {
 	if b.opened {
-		return b.storageErr
+		return b.disk().err
 	}
 	b.opened = true
 	if b.data == "" || !b.cfg.Sessions || !b.cfg.Enabled {
 		return nil
 	}
-	if err := b.openStorage(); err != nil {
-		b.storageErr = fmt.Errorf("broker: open sessions in %s: %w", b.data, err)
-		b.log.Error("sessions are not stored", "error", b.storageErr)
-		return b.storageErr
+	d := new(storage)
+	if err := b.openStorage(d); err != nil {
+		*d = storage{err: fmt.Errorf("broker: open sessions in %s: %w", b.data, err)}
+		b.log.Error("sessions are not stored", "error", d.err)
 	}
-	return nil
+	b.storage.Store(d)
+	return d.err
 }
 
 // openStorage opens both stores and reads what they hold.
-func (b *Broker) openStorage() error {
+func (b *Broker) openStorage(d *storage) error {
 	level := b.cfg.Storage.Level
 	if level == "" {
 		level = spool.Memory
@@ -78,19 +82,27 @@ func (b *Broker) openStorage() error {
 	if err != nil {
 		return err
 	}
-	store, err := state.Open(filepath.Join(b.data, stateFolder), state.Config{
+	queue.Trust(b.clock.Now())
+	d.queue, d.end = queue, queue.NextSeq()-1
+	if level == spool.Memory {
+		b.committer.queue = queue.Append
+		return nil
+	}
+	d.store, err = state.Open(filepath.Join(b.data, stateFolder), state.Config{
 		Level: level, SyncInterval: log.SyncInterval, Backup: backupFolder(b.cfg.Storage.Backup, stateFolder),
 	}, b.log)
 	if err != nil {
 		return errors.Join(err, queue.Close())
 	}
-	b.queue, b.store = queue, store
-	b.committer.queue, b.committer.keep = queue.Append, store.Apply
-	b.logEnd = queue.NextSeq() - 1
-	if err := b.load(); err != nil {
-		b.queue, b.store, b.committer.queue, b.committer.keep = nil, nil, nil, nil
-		return errors.Join(err, queue.Close(), store.Close())
+	if err := b.load(d); err != nil {
+		for _, s := range b.allSessions() {
+			b.index.Remove(s.out)
+			b.forget(s)
+			delete(b.sessions, s.id)
+		}
+		return errors.Join(err, queue.Close(), d.store.Close())
 	}
+	b.committer.queue, b.committer.keep = queue.Append, d.store.Apply
 	return nil
 }
 
@@ -103,36 +115,36 @@ func backupFolder(backup configs.Path, name string) string {
 }
 
 // load enters what the state holds.
-func (b *Broker) load() error {
-	saved, err := b.store.LoadSessions()
+func (b *Broker) load(d *storage) error {
+	saved, err := d.store.LoadSessions()
 	if err != nil {
 		return err
 	}
 	cursors := make(map[string]bool)
 	for i := range saved {
 		if s := &saved[i]; s.Expiry > 0 && s.Cursor != "" {
-			if err := b.revive(s); err != nil {
+			if err := b.revive(d, s); err != nil {
 				return err
 			}
 			cursors[s.Cursor] = true
-		} else if err := b.store.Apply(state.DeleteSession(s.ClientID)...); err != nil {
+		} else if err := d.store.Apply(state.DeleteSession(s.ClientID)...); err != nil {
 			return err
 		}
 	}
-	b.saved = saved
-	for _, name := range b.queue.Cursors() {
+	d.saved = saved
+	for _, name := range d.queue.Cursors() {
 		var n uint64
-		if _, err := fmt.Sscanf(name, "s%x", &n); err == nil && n > b.nextCursor.Load() {
-			b.nextCursor.Store(n)
+		if _, err := fmt.Sscanf(name, "s%x", &n); err == nil && n > d.nextCursor.Load() {
+			d.nextCursor.Store(n)
 		}
 		if !cursors[name] {
-			if err := b.queue.DropCursor(name); err != nil {
+			if err := d.queue.DropCursor(name); err != nil {
 				return err
 			}
 		}
 	}
 	now := outbound.MomentOf(b.clock)
-	return b.store.LoadRetained(func(r state.Retained) error {
+	return d.store.LoadRetained(func(r state.Retained) error {
 		if m, ok := retainedMessage(&r, now); ok {
 			b.board.Retain(m)
 		}
@@ -141,13 +153,13 @@ func (b *Broker) load() error {
 }
 
 // revive makes a session as it was kept.
-func (b *Broker) revive(saved *state.Saved) error {
+func (b *Broker) revive(d *storage, saved *state.Saved) error {
 	s := &session{id: saved.ClientID, owner: saved.User, cursor: saved.Cursor, version: saved.Version, expiry: saved.Expiry, age: saved.Age}
-	cursor, err := b.queue.CursorFromNow(s.cursor)
+	cursor, err := d.queue.CursorFromNow(s.cursor)
 	if err != nil {
 		return err
 	}
-	st := b.storedConfig(s, cursor)
+	st := b.storedConfig(d, s, cursor)
 	for id, seq := range saved.Released {
 		st.Released = append(st.Released, outbound.Released{ID: id, Seq: seq})
 	}
@@ -175,10 +187,11 @@ func (b *Broker) revive(saved *state.Saved) error {
 // those whose clients do not come back.
 func (b *Broker) resume() {
 	wills := make(map[string]*state.Will)
-	for i := range b.saved {
-		wills[b.saved[i].ClientID] = b.saved[i].Will
+	d := b.disk()
+	for i := range d.saved {
+		wills[d.saved[i].ClientID] = d.saved[i].Will
 	}
-	b.saved = nil
+	d.saved = nil
 	for _, s := range b.allSessions() {
 		s.life.Lock()
 		s.setLife(s.version, s.expiry, time.Now())
@@ -199,8 +212,11 @@ func (b *Broker) outboundConfig(id string) outbound.Config {
 }
 
 // storedConfig is what that of a stored session needs besides.
-func (b *Broker) storedConfig(s *session, cursor *spool.Cursor) outbound.Stored {
-	return outbound.Stored{Log: cursor, MaybeSent: b.logEnd, Keep: func(put []outbound.Released, gone []uint16) error {
+func (b *Broker) storedConfig(d *storage, s *session, cursor *spool.Cursor) outbound.Stored {
+	return outbound.Stored{Log: cursor, MaybeSent: d.end, Keep: func(put []outbound.Released, gone []uint16) error {
+		if d.store == nil {
+			return nil
+		}
 		ops := make([]state.Op, 0, len(put)+len(gone))
 		for _, id := range gone {
 			ops = append(ops, state.DeleteReleased(s.id, id))
@@ -208,26 +224,34 @@ func (b *Broker) storedConfig(s *session, cursor *spool.Cursor) outbound.Stored 
 		for _, r := range put {
 			ops = append(ops, state.PutReleased(s.id, r.ID, r.Seq))
 		}
-		return b.store.Apply(ops...)
+		return d.store.Apply(ops...)
 	}}
 }
 
 // runStorage does the regular work of the stores until stop.
 func (b *Broker) runStorage(group *sync.WaitGroup) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
-	if b.store != nil {
-		group.Go(func() { _ = b.queue.Run(ctx) }) // both end with ctx; errors are in their figures
-		group.Go(func() { _ = b.store.Run(ctx) })
+	d := b.disk() // both end with ctx; errors are in their figures
+	if d.queue != nil {
+		group.Go(func() { _ = d.queue.Run(ctx) })
+	}
+	if d.store != nil {
+		group.Go(func() { _ = d.store.Run(ctx) })
 	}
 	return cancel
 }
 
 // closeStorage lets go of the folder.
 func (b *Broker) closeStorage() error {
-	if b.store == nil {
+	d := b.disk()
+	if d.queue == nil {
 		return nil
 	}
-	if err := errors.Join(b.queue.Close(), b.store.Close()); err != nil {
+	err := d.queue.Close()
+	if d.store != nil {
+		err = errors.Join(err, d.store.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("broker: close sessions: %w", err)
 	}
 	return nil
@@ -235,16 +259,17 @@ func (b *Broker) closeStorage() error {
 
 // queueNext returns the number that the session log gives out next.
 func (b *Broker) queueNext() uint64 {
-	if b.queue == nil {
-		return 0
+	if d := b.disk(); d.queue != nil {
+		return d.queue.NextSeq()
 	}
-	return b.queue.NextSeq()
+	return 0
 }
 
 // queuePoints appends to the session log the samples that a stored session
 // wants, and returns what was decided of them.
 func (b *Broker) queuePoints(recs []mapping.Record) *board.Plan {
-	if b.queue == nil || b.storedCount.Load() == 0 {
+	queue := b.disk().queue
+	if queue == nil || b.storedCount.Load() == 0 {
 		return nil
 	}
 	plan := new(board.Plan)
@@ -252,10 +277,18 @@ func (b *Broker) queuePoints(recs []mapping.Record) *board.Plan {
 	if len(wanted) == 0 {
 		return plan
 	}
-	if err := b.queue.Append(wanted); err != nil {
+	if err := queue.Append(wanted); err != nil {
 		b.count.lost.Add(uint64(len(wanted)))
 	}
 	return plan
+}
+
+// Trust tells the session log that the wall clock can be believed at now: see
+// spool.Spool.Trust.
+func (b *Broker) Trust(now sources.Stamp) {
+	if d := b.disk(); d.queue != nil {
+		d.queue.Trust(now)
+	}
 }
 
 // moment returns the present moment by all clocks.
@@ -309,7 +342,7 @@ func (b *Broker) keepAges(ctx context.Context) {
 
 // keepAge is keepAges once.
 func (b *Broker) keepAge() {
-	if b.store == nil {
+	if b.disk().store == nil {
 		return
 	}
 	var ops []state.Op

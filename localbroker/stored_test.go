@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -279,12 +281,16 @@ func TestSharedSubscriptionOfAStoredSession(t *testing.T) {
 // TestFolderThatCannotBeUsed: the broker goes on without stored sessions.
 func TestFolderThatCannotBeUsed(t *testing.T) {
 	l := newLasting(t, spool.Sync)
-	second, err := New(l.cfg, new(memoryLog), Options{Site: "plant", Clock: stoppedClock{}, Data: l.opts.Data})
+	data := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(data, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	second, err := New(l.cfg, new(memoryLog), Options{Site: "plant", Clock: stoppedClock{}, Data: data})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := second.Open(); err == nil {
-		t.Error("a folder that is in use was opened")
+		t.Error("a file was opened as a folder")
 	}
 	if s := second.Stats().Storage; !s.Failing || s.LastError == "" {
 		t.Errorf("storage %+v", s)

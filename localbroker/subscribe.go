@@ -135,7 +135,7 @@ func storedSubscription(id string, sub topics.Subscription, since uint64) state.
 
 // keep makes changes of the state safe, behind those that wait already.
 func (b *Broker) keep(ops ...state.Op) error {
-	if b.store == nil || len(ops) == 0 {
+	if b.disk().store == nil || len(ops) == 0 {
 		return nil
 	}
 	done := make(chan error, 1)

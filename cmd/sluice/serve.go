@@ -6,6 +6,7 @@ import (
 	"os"
 	"time"
 
+	"sluice/sources"
 	"sluice/sources/hostclock"
 )
 
@@ -87,7 +88,7 @@ func (g *gateway) summary() string {
 // somebody sets it.
 func (g *gateway) watchClock(ctx context.Context) error {
 	if now := g.clock.Now(); now.Trusted {
-		g.spool.Trust(now)
+		g.trust(now)
 	} else {
 		g.log.Warn("the clock cannot be trusted yet, samples wait for it", "time", now.Time(), "at_most", g.now().site.Buffer.ClockWait,
 			"fix", "let a time server set it; if it is right, set clock: { trust: always }")
@@ -99,7 +100,16 @@ func (g *gateway) watchClock(ctx context.Context) error {
 		if c.Step != 0 {
 			g.log.Warn("the clock was set", "by", c.Step, "time", c.Stamp.Time())
 		}
-		g.spool.Trust(c.Stamp) // does nothing with a stamp that is not trusted
+		g.trust(c.Stamp)
 	})
 	return nil
+}
+
+// trust tells the logs that the clock can be believed. A stamp that is not
+// trusted does nothing.
+func (g *gateway) trust(now sources.Stamp) {
+	g.spool.Trust(now)
+	if b := g.now().broker; b != nil {
+		b.Trust(now)
+	}
 }
