@@ -73,7 +73,7 @@ func (c *conn) publish() error {
 	}
 	j := job{message: m, session: s, conn: c, id: p.ID}
 	if b.route(&j); !j.stored() && s.waiting.Load() == 0 {
-		b.board.Publish(&c.batch, m, nil)
+		b.board.Publish(&c.batch, m, j.plan)
 		if m.QoS > 0 {
 			s.taken(c, p.ID, m.QoS)
 		}

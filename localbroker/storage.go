@@ -349,6 +349,7 @@ func (b *Broker) keepAge() {
 	now := time.Now()
 	for _, s := range b.allSessions() {
 		s.life.Lock()
+		s.out.Look() // past what it does not want, so that the log can go
 		if s.stored() && !s.ended && !s.away.IsZero() {
 			ops = append(ops, state.PutAge(s.id, s.awayFor(now)))
 		}

@@ -119,7 +119,7 @@ func (bt *Batch) send(s *outbound.Session, how outbound.How) {
 // picked returns the member of a group that gets m, nil for none. mu is held.
 func (b *Board) picked(picks []target, group int, members []target, m *wire.Message) *target {
 	if picks == nil {
-		return b.pick(members, m)
+		return b.pick(members, m, false)
 	}
 	if group < len(picks) && picks[group].session != nil {
 		return &picks[group]
@@ -129,20 +129,23 @@ func (b *Board) picked(picks []target, group int, members []target, m *wire.Mess
 
 // pick chooses one member of a shared group: one that has room, else one that
 // is connected, else one whose session is stored. In turn, where there are
-// several. mu is held.
-func (b *Board) pick(members []target, m *wire.Message) *target {
+// several. Unless the message is still to be put into the session log, nobody
+// is chosen who would look for it there. mu is held.
+func (b *Board) pick(members []target, m *wire.Message, logged bool) *target {
 	b.turn++
 	var connected, away *target
 	for i := range members {
 		t := &members[(b.turn+i)%len(members)]
+		stored := t.session.Stored() && min(m.QoS, t.want.QoS) > 0
 		switch {
+		case stored && !logged:
 		case t.session.Open():
 			return t
 		case t.session.Connected():
 			if connected == nil {
 				connected = t
 			}
-		case away == nil && t.session.Stored() && min(m.QoS, t.want.QoS) > 0:
+		case away == nil && stored:
 			away = t
 		}
 	}
@@ -193,7 +196,7 @@ func (b *Board) planShared(dst []mapping.Record, m *wire.Message, to *audience, 
 	}
 	picks := make([]target, len(to.shared))
 	for g, members := range to.shared {
-		t := b.pick(members, m)
+		t := b.pick(members, m, true)
 		if t == nil {
 			continue
 		}

@@ -168,9 +168,15 @@ func (b *Board) OwnsUnder(filter string) bool {
 // Record remembers the values of points and sends them to who subscribed. plan
 // is what PlanRecords has decided; nil: nothing was.
 func (b *Board) Record(recs []mapping.Record, plan *Plan) {
+	for _, s := range b.record(recs, plan) {
+		s.Flush() // without mu: who writes may ask for what was missed
+	}
+}
+
+// record is Record but for the flush; it returns who has got something.
+func (b *Board) record(recs []mapping.Record, plan *Plan) (touched []*outbound.Session) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	defer b.batch.Flush()
 	for i := range recs {
 		r := &recs[i]
 		if r.Point == nil {
@@ -184,6 +190,9 @@ func (b *Board) Record(recs []mapping.Record, plan *Plan) {
 			}
 		}
 	}
+	touched, b.batch.touched = b.batch.touched, nil
+	b.batch.parcel.Clear()
+	return touched
 }
 
 // Publish sends a message to who subscribed and, if it is retained, remembers
