@@ -48,6 +48,7 @@ type listener struct {
 
 	mu    sync.Mutex
 	state ListenerStats // guarded by mu
+	told  string        // the last reason of a handshake that failed, guarded by mu
 }
 
 // run listens, and accepts until ctx is done. It does not return before every
@@ -101,7 +102,10 @@ func (l *listener) accept(gated *gatedListener) {
 		if l.tls != nil {
 			conn = tls.Server(conn, l.tls)
 		}
-		l.conns.Go(func() { l.serve(conn, at) })
+		l.conns.Go(func() {
+			l.serve(conn, at)
+			l.handshaken(conn)
+		})
 	}
 }
 

@@ -1,6 +1,7 @@
 package localbroker
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -43,11 +44,43 @@ func (c *Config) secure(l *listener, own Listener, opts Options) error {
 		err := judge(state)
 		if err != nil {
 			l.gate.count.refuse(wire.RefusedCertificate)
-			l.log.Info("client certificate refused", "listener", l.address.text, "error", err)
+			l.tell(err)
 		}
 		return err
 	}
 	return nil
+}
+
+// handshaken is called with a connection that has ended. It counts and tells why
+// its TLS handshake came to nothing, if it did.
+func (l *listener) handshaken(conn net.Conn) {
+	t, ok := conn.(*tls.Conn)
+	if !ok || t.ConnectionState().HandshakeComplete {
+		return
+	}
+	err := t.Handshake() // says again how it ended
+	if refusal := (*certs.Refusal)(nil); errors.As(err, &refusal) {
+		return // counted and told
+	}
+	l.gate.count.refuse(wire.RefusedTLS)
+	l.tell(err)
+}
+
+// tell logs why a handshake has failed; the same again and again only once.
+func (l *listener) tell(err error) {
+	text := fmt.Sprint(err)
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		text = fmt.Sprintf("%s: %v", op.Op, op.Err) // without the port of the client
+	}
+	l.mu.Lock()
+	again := l.told == text
+	l.told = text
+	l.mu.Unlock()
+	level := slog.LevelInfo
+	if again {
+		level = slog.LevelDebug
+	}
+	l.log.Log(context.Background(), level, "no TLS connection", "listener", l.address.text, "error", text)
 }
 
 // names returns the names and addresses that the server certificate has to

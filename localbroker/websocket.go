@@ -33,6 +33,11 @@ func (l *listener) acceptWeb(gated *gatedListener) {
 		Handler: mux, ReadHeaderTimeout: webHeaderTime, IdleTimeout: webHeaderTime, WriteTimeout: webHeaderTime,
 		MaxHeaderBytes: webHeaderMax, TLSConfig: l.tls,
 		ErrorLog: log.New(io.Discard, "", 0), // requests of strangers; what matters is counted
+		ConnState: func(conn net.Conn, state http.ConnState) {
+			if state == http.StateClosed {
+				l.handshaken(conn)
+			}
+		},
 	}
 	server.Protocols = new(http.Protocols)
 	server.Protocols.SetHTTP1(true)

@@ -76,6 +76,7 @@ const (
 	RefusedMalformed    Cause = "malformed"
 	RefusedAuth         Cause = "not-authenticated"
 	RefusedLoginRate    Cause = "login-rate"
+	RefusedTLS          Cause = "tls-handshake"
 	RefusedCertificate  Cause = "client-certificate"
 	RefusedACL          Cause = "not-authorised"
 	RefusedSubscription Cause = "too-many-subscriptions"
