@@ -286,7 +286,8 @@ func TestEveryProblemCodeIsExplained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload, codeForget} {
+	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload, codeForget,
+		codeNoBroker, codeLoop, codeNobody} {
 		if !strings.Contains(string(page), "## "+code+" ") {
 			t.Errorf("%s is not in docs/problems.md", code)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/localbroker/topics"
 	"sluice/mapping"
 	"sluice/publish"
 	"sluice/sources/mqtt"
@@ -16,6 +17,7 @@ import (
 const (
 	codeNoBroker = "SLUICE-CFG-305" // points of the local broker, which is off
 	codeLoop     = "SLUICE-CFG-306" // a point that is its own source, or that of another
+	codeNobody   = "SLUICE-CFG-307" // a topic that no client of the local broker may publish to (warning)
 )
 
 // mqttBus is one MQTT bus as it will be listened to.
@@ -60,9 +62,40 @@ func (s *site) mqttBus(doc *configs.Document, i int) (mqttBus, []configs.Problem
 			s.disable(d, &loops[0])
 			continue
 		}
+		if b.local {
+			problems = append(problems, s.unpublished(doc, d)...)
+		}
 		b.devices = append(b.devices, s.listener(d))
 	}
 	return b, problems
+}
+
+// unpublished finds the first topic of a device to which nobody may publish
+// here. With users or client certificates their rights decide, which are not
+// in the site file.
+func (s *site) unpublished(doc *configs.Document, device int) []configs.Problem {
+	cfg := &s.Broker
+	named := cfg.Users != "" || cfg.ClientCerts != ""
+	for i := range cfg.Listen {
+		named = named || cfg.Listen[i].Users != "" || cfg.Listen[i].ClientCerts != ""
+	}
+	may := cfg.Publish
+	if may == nil {
+		may = cfg.LAN
+	}
+	m := &s.model.Devices[device]
+	for _, i := range m.Points {
+		r := &s.model.Points[i]
+		if named || topics.MatchesAny(may, r.MQTT.Topic) {
+			continue
+		}
+		first, _, _ := strings.Cut(r.MQTT.Topic, "/")
+		at := doc.KeyPosition(configs.Join(s.devicePath(m.Name)+".points", r.Name))
+		return []configs.Problem{doc.Problem(at, configs.Problem{Code: codeNobody, Device: m.Name, Warning: true,
+			Message: fmt.Sprintf("no client of the local broker may publish to %q, where %s/%s comes from", r.MQTT.Topic, m.Name, r.Name),
+			Fix:     fmt.Sprintf("allow it: broker: { publish: [%q] }, or give the device a name and rights in a users file", first+"/#")})}
+	}
+	return nil
 }
 
 // remoteConfig is the connection to another broker, as an upstream describes it.

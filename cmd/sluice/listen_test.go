@@ -67,6 +67,28 @@ devices:
 	}
 }
 
+func TestTopicsThatNobodyMayPublishTo(t *testing.T) {
+	tests := map[string]struct {
+		broker string
+		warned bool
+	}{
+		"nothing allowed":  {"", true},
+		"something else":   {`broker: { publish: ["stat/#"] }`, true},
+		"lan filters":      {`broker: { lan: ["tele/#"] }`, false},
+		"publish replaces": {`broker: { lan: ["tele/#"], publish: ["stat/#"] }`, true},
+		"allowed":          {`broker: { publish: ["tele/+/SENSOR"] }`, false},
+		"client certs":     {`broker: { client_certs: any }`, false},
+	}
+	for name, test := range tests {
+		t.Run(name, func(t *testing.T) {
+			got := siteProblems(t, "site: p\ndevices:\n  - { name: d, on: mqtt, stale_after: 1m, points: { v: tele/d/SENSOR float64 } }\n"+test.broker+"\n")
+			if warned := strings.Contains(got, "site.yaml:3:53: warning: no client"); warned != test.warned {
+				t.Errorf("warned %t, want %t:\n%s", warned, test.warned, got)
+			}
+		})
+	}
+}
+
 func TestProblemsOfMQTTBuses(t *testing.T) {
 	tests := map[string]struct{ bus, more, want string }{
 		"broker off":             {"mqtt: local", "broker: { enabled: false }", "site.yaml:3:14: error: bus b is the local broker, which is switched off"},
