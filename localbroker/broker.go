@@ -87,6 +87,7 @@ type Broker struct {
 	opened  bool   // of Open
 	system  system // publishes $SYS
 	trace   *trace.Log
+	events  eventLog
 
 	mu       sync.Mutex
 	sessions map[string]*session // by client identifier, guarded by mu
@@ -131,7 +132,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	}
 	b.setSystem(opts.Version)
 	b.shared.Newest, b.shared.May, b.shared.Generation = b.board, b.mayRead, b.rules.Generation
-	b.shared.Clock, b.shared.Log = b.clock, b.log
+	b.shared.Clock, b.shared.Log, b.shared.Trace = b.clock, b.log, b.trace
 	if b.listeners, err = cfg.listeners(b.gate, b.serve, opts); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
@@ -239,13 +240,12 @@ func (b *Broker) serve(nc net.Conn, at entrance) {
 		return // it is gone already
 	}
 	err := b.read(c)
+	c.noteEnd(err)
 	if c.session == nil {
-		b.log.Debug("connection ended", "remote", c.remote, "listener", at.name, "error", err)
 		return
 	}
 	b.count.connected.Add(-1)
 	b.leave(c)
-	b.log.Debug("connection ended", "client", c.session.id, "remote", c.remote, "listener", at.name, "error", err)
 }
 
 // read has a connection read until it ends, for whatever reason.

@@ -16,6 +16,7 @@ import (
 // client is what the CONNECT has said and the broker has made of it.
 type client struct {
 	session   *session // nil before the CONNACK
+	asked     string   // client identifier, also of one that is refused
 	identity  *access.Identity
 	version   byte
 	keepAlive uint16     // seconds, as enforced; 0: none
@@ -30,6 +31,9 @@ type client struct {
 	received atomic.Uint64 // messages
 	replaced atomic.Bool   // another connection has the session
 	answered bool          // a CONNACK has refused the client
+
+	stalled    atomic.Bool // it did not take what was sent
+	complained bool        // the first refusal was told in the log
 }
 
 // connect acts on a CONNECT: who is it, which session, and the CONNACK.
@@ -40,6 +44,7 @@ func (c *conn) connect(req *wire.Connect) error {
 		req.ClientID = newClientID()
 		answer.AssignedClientID = req.ClientID // [MQTT-3.1.3-6]
 	}
+	c.asked = req.ClientID
 	if refused := c.login(req); refused != nil {
 		return c.reject(req, refused)
 	}
@@ -66,6 +71,7 @@ func (c *conn) connect(req *wire.Connect) error {
 		Version: c.version, ReceiveMaximum: req.ReceiveMaximum, MaxPacket: int(req.MaxPacket), AliasMax: req.AliasMax,
 	})
 	c.broker.count.enter()
+	c.noteConnect()
 	c.Flush()
 	return nil
 }

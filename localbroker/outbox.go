@@ -125,6 +125,7 @@ func (c *conn) write() {
 			}
 			if err != nil {
 				if errors.Is(err, os.ErrDeadlineExceeded) {
+					c.stalled.Store(true)
 					c.broker.count.refuse(wire.RefusedStalled)
 				}
 				c.hangUp()

@@ -55,8 +55,10 @@ func (c *conn) publish() error {
 	m.Origin = s.id
 	b.count.received.Add(1)
 	c.received.Add(1)
+	c.noteReceived(m, p.ID, p.Dup)
 	if !c.mayPublish(m.Topic) {
 		b.count.refuse(wire.RefusedACL)
+		c.noteRefused(wire.RefusedACL, m.Topic)
 		return c.answer(m, p.ID, wire.CodeNotAuthorized)
 	}
 	if m.QoS == 2 {
@@ -68,6 +70,7 @@ func (c *conn) publish() error {
 	}
 	if m.Retain && !b.board.Fits(m) {
 		b.count.refuse(wire.RefusedRetained)
+		c.noteRefused(wire.RefusedRetained, m.Topic)
 		s.refuse(c, p.ID, m.QoS, wire.CodeQuota)
 		return nil
 	}
@@ -77,10 +80,13 @@ func (c *conn) publish() error {
 		if m.QoS > 0 {
 			s.taken(c, p.ID, m.QoS)
 		}
-		return nil
+		return c.offer(m)
 	}
 	j.message, j.stamp = m.Clone(), b.clock.Now()
-	return c.commit(j)
+	if err := c.commit(j); err != nil {
+		return err
+	}
+	return c.offer(m)
 }
 
 // commit hands a job of this connection over.

@@ -4,6 +4,7 @@ import (
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/state"
 	"sluice/localbroker/topics"
+	"sluice/localbroker/trace"
 	"sluice/localbroker/wire"
 )
 
@@ -25,10 +26,12 @@ func (c *conn) subscribe() error {
 		switch {
 		case !b.rules.MayRead(c.identity, sub.Filter):
 			b.count.refuse(wire.RefusedACL)
+			c.noteRefused(wire.RefusedACL, sub.Filter)
 			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
 			continue
 		case !existed[i] && had >= b.cfg.Limits.Subscriptions:
 			b.count.refuse(wire.RefusedSubscription)
+			c.noteRefused(wire.RefusedSubscription, sub.Filter)
 			codes[i] = wire.CodeQuota
 			continue
 		case !existed[i]:
@@ -54,6 +57,10 @@ func (c *conn) subscribe() error {
 	}
 	for i, sub := range p.Filters {
 		if codes[i] < wire.CodeUnspecified {
+			c.noteFilter(trace.Subscribe, sub.Filter, sub.QoS)
+			if inner, _, ok := topics.Unshared(sub.Filter); ok {
+				b.system.refresh(inner) // before, or the snapshot would bring it again
+			}
 			b.index.Subscribe(s.out, sub)
 		}
 	}
@@ -68,8 +75,7 @@ func (c *conn) subscribe() error {
 
 // snapshot has the retained messages that a new subscription covers sent.
 func (b *Broker) snapshot(c *conn, sub topics.Subscription, existed bool) {
-	inner, group, _ := topics.Unshared(sub.Filter)
-	b.system.refresh(inner)
+	_, group, _ := topics.Unshared(sub.Filter)
 	if group != "" || sub.RetainHandling == 2 || sub.RetainHandling == 1 && existed { // [MQTT-3.3.1-10] [MQTT-3.3.1-11]
 		return
 	}
@@ -103,6 +109,7 @@ func (c *conn) unsubscribe() error {
 	codes := make([]byte, len(p.Names))
 	var ops []state.Op
 	for i, filter := range p.Names {
+		c.noteFilter(trace.Unsubscribe, filter, 0)
 		if !b.index.Unsubscribe(s.out, filter) {
 			codes[i] = wire.CodeNoSubscriptionExisted
 			continue

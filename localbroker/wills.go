@@ -51,6 +51,7 @@ func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
 // sendWill treats a will as a message of the client that nobody acknowledges.
 func (b *Broker) sendWill(s *session, will *wire.Will) {
 	m := will.At(time.Now())
+	b.stampDeath(m)
 	j := job{message: m, session: s, stamp: b.clock.Now()}
 	if m.Retain && !b.board.Fits(m) {
 		b.count.refuse(wire.RefusedRetained)

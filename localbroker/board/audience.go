@@ -1,6 +1,7 @@
 package board
 
 import (
+	"sluice/localbroker/births"
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/topics"
 	"sluice/localbroker/wire"
@@ -79,7 +80,10 @@ func (b *Board) target(hit topics.Hit[*outbound.Session], topic string) (t targe
 	if b.cfg.May != nil && !b.cfg.May(hit.Who, topic) {
 		return t, false
 	}
-	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: hit.RetainAsPublished, IDs: hit.IDs}}, true
+	// Births that are offered are retained ones for everybody
+	// [tck-id-conformance-mqtt-aware-nbirth-mqtt-retain].
+	asPublished := hit.RetainAsPublished || births.Offered(topic)
+	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}}, true
 }
 
 // deliver sends m to everybody in the audience. newest: e has a retained

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/localbroker/births"
 	"sluice/localbroker/wire"
 	"sluice/mapping"
 )
@@ -307,7 +308,7 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 	}
 	s.window.add(r.Seq, how.QoS, phaseSent)
 	d.readTo, d.sentTo = r.Seq, max(d.sentTo, r.Seq)
-	s.sent()
+	s.sent(&m, &o)
 	return true
 }
 
@@ -339,7 +340,8 @@ func (s *Session) messageOf(r *mapping.Record) (m wire.Message, how How, ok bool
 	} else {
 		var want Want
 		want, ok = s.drain.matcher.topic(s, m.Topic).at(r.Seq)
-		how = How{QoS: min(want.QoS, m.QoS), Retain: m.Retain && want.RetainAsPublished, IDs: want.IDs}
+		asPublished := want.RetainAsPublished || births.Offered(m.Topic)
+		how = How{QoS: min(want.QoS, m.QoS), Retain: m.Retain && asPublished, IDs: want.IDs}
 		ok = ok && how.QoS > 0 && !(want.NoLocal && m.Origin == s.cfg.ClientID) // [MQTT-3.8.3-3]
 	}
 	if ok && m.Expired(at.Now) {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"sluice/localbroker/topics"
+	"sluice/localbroker/trace"
 	"sluice/localbroker/wire"
 )
 
@@ -83,7 +84,7 @@ func (s *Session) sendPlain(p *Parcel, how How) Outcome {
 	if alias {
 		s.aliases.told(p.m.Topic)
 	}
-	s.sent()
+	s.sent(p.m, &wire.PublishOptions{Retain: how.Retain})
 	return Sent
 }
 
@@ -121,7 +122,7 @@ func (s *Session) sendCounted(p *Parcel, how How) Outcome {
 			if alias {
 				s.aliases.told(p.m.Topic)
 			}
-			s.sent()
+			s.sent(p.m, &o)
 			return Sent
 		}
 		if !errors.Is(err, ErrFull) {
@@ -175,10 +176,14 @@ func (s *Session) queuePacket(packet []byte) error {
 	return err
 }
 
-// sent counts. mu is held.
-func (s *Session) sent() {
+// sent counts a message that was handed over, and shows it to those who watch.
+// mu is held.
+func (s *Session) sent(m *wire.Message, o *wire.PublishOptions) {
 	s.figures.Sent++
 	s.cfg.Shared.Sent.Add(1)
+	if t := s.cfg.Shared.Trace; t != nil && t.On() {
+		t.Note(trace.Event{Kind: trace.Sent, Client: s.cfg.ClientID, Topic: m.Topic, QoS: o.QoS, Retain: o.Retain, Dup: o.Dup, ID: o.ID, Payload: m.Payload})
+	}
 }
 
 // Owe has the session send the retained messages of topics to a new
@@ -281,7 +286,7 @@ func (s *Session) sendQueued(q *queued, buf *[]byte, now time.Time) bool {
 	if alias {
 		s.aliases.told(q.m.Topic)
 	}
-	s.sent()
+	s.sent(q.m, &o)
 	return true
 }
 

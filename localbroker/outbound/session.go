@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/localbroker/trace"
 	"sluice/sources"
 )
 
@@ -21,6 +22,7 @@ type Shared struct {
 	Generation func() uint64
 	Clock      sources.Clock
 	Log        *slog.Logger // nil: none
+	Trace      *trace.Log   // is told of every message that is sent; nil: nobody
 
 	// What all sessions have done.
 	Sent     atomic.Uint64 // messages handed to connections
