@@ -161,6 +161,7 @@ func (b *Broker) Run(ctx context.Context) error {
 	}
 	listening.Go(func() { _ = b.rules.Run(ctx, b.rightsChanged) }) // ends with ctx, without an error
 	listening.Go(func() { b.keepAges(ctx) })
+	listening.Go(func() { b.tidy(ctx) })
 	listening.Go(func() { b.system.run(ctx) })
 	b.running.Store(true)
 	<-ctx.Done()
@@ -282,6 +283,7 @@ func (b *Broker) leaveConn(c *conn) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	delete(b.open, c)
+	b.count.left.Add(1)
 }
 
 // conns returns the open connections.

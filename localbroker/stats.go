@@ -92,7 +92,8 @@ type ClientStats struct {
 // counters is what Stats is made of.
 type counters struct {
 	received, appended, lost, panics, connects, expired, bytesIn, bytesOut atomic.Uint64
-	since                                                                  atomic.Int64 // Unix time in ns; 0: not begun
+	left                                                                   atomic.Uint64 // connections that have ended
+	since                                                                  atomic.Int64  // Unix time in ns; 0: not begun
 
 	connected, most atomic.Int64 // clients, and the most at a time
 
