@@ -84,6 +84,15 @@ func (l *logins) end(address string, ok bool) {
 	}
 }
 
+// forget forgets all failures.
+func (l *logins) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, a := range l.from {
+		a.failed = 0
+	}
+}
+
 // of returns the logins of an address. mu is held.
 func (l *logins) of(address string) *attempts {
 	now := time.Now()

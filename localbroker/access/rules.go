@@ -344,6 +344,9 @@ func likeAny(patterns []string, name string) bool {
 	return false
 }
 
+// ForgetFailures lifts the limits of all addresses whose logins have failed.
+func (r *Rules) ForgetFailures() { r.logins.forget() }
+
 // Recheck sets the rights of a connected client anew after a change of users or
 // certificates. A refusal says that it may no longer be connected.
 func (r *Rules) Recheck(id *Identity) *wire.Refusal {

@@ -156,7 +156,7 @@ func TestWhoComesIn(t *testing.T) {
 		{"either: neither", LoginEither, "", "x", false, "", "-", 0x86},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			g.logins = logins{} // the limit has its own test
+			g.ForgetFailures() // the limit has its own test
 			state := stranger
 			if c.cert != "stranger" {
 				state = g.cert(c.cert)
