@@ -98,9 +98,10 @@ func (b *Board) deliver(bt *Batch, e *entry, m *wire.Message, newest bool, to *a
 		}
 		bt.send(t.session, t.how(m, newest))
 	}
-	for i, group := range to.shared {
-		t := b.picked(picks, i, group, m)
-		if t != nil {
+	for i, members := range to.shared {
+		if picks == nil {
+			b.deliverShared(bt, members, m)
+		} else if t := &picks[i]; t.session != nil {
 			bt.send(t.session, t.how(m, false))
 		}
 	}
@@ -113,43 +114,53 @@ func (b *Board) deliver(bt *Batch, e *entry, m *wire.Message, newest bool, to *a
 	}
 }
 
-// send hands the loaded message to one session.
-func (bt *Batch) send(s *outbound.Session, how outbound.How) {
-	if s.Send(&bt.parcel, how) == outbound.Sent && s.Touch() {
-		bt.touched = append(bt.touched, s)
+// deliverShared sends the loaded message to one member of a group: the next
+// that takes it at once, else one that has it wait. Stored sessions take
+// nothing at QoS 1 and 2 that was not put into the session log. mu is held.
+func (b *Board) deliverShared(bt *Batch, members []target, m *wire.Message) {
+	b.turn++
+	var last *target
+	for i := range members {
+		t := &members[(b.turn+i)%len(members)]
+		how := t.how(m, false)
+		if how.QoS > 0 && t.session.Stored() || !t.session.Connected() {
+			continue
+		}
+		last = t
+		if how.Now = true; t.session.Open() && bt.send(t.session, how) == outbound.Sent {
+			return
+		}
+	}
+	if last != nil {
+		bt.send(last.session, last.how(m, false))
 	}
 }
 
-// picked returns the member of a group that gets m, nil for none. mu is held.
-func (b *Board) picked(picks []target, group int, members []target, m *wire.Message) *target {
-	if picks == nil {
-		return b.pick(members, m, false)
+// send hands the loaded message to one session.
+func (bt *Batch) send(s *outbound.Session, how outbound.How) outbound.Outcome {
+	outcome := s.Send(&bt.parcel, how)
+	if outcome == outbound.Sent && s.Touch() {
+		bt.touched = append(bt.touched, s)
 	}
-	if group < len(picks) && picks[group].session != nil {
-		return &picks[group]
-	}
-	return nil
+	return outcome
 }
 
 // pick chooses one member of a shared group: one that has room, else one that
 // is connected, else one whose session is stored. In turn, where there are
-// several. Unless the message is still to be put into the session log, nobody
-// is chosen who would look for it there. mu is held.
-func (b *Board) pick(members []target, m *wire.Message, logged bool) *target {
+// several. mu is held.
+func (b *Board) pick(members []target, m *wire.Message) *target {
 	b.turn++
 	var connected, away *target
 	for i := range members {
 		t := &members[(b.turn+i)%len(members)]
-		stored := t.session.Stored() && min(m.QoS, t.want.QoS) > 0
 		switch {
-		case stored && !logged:
 		case t.session.Open():
 			return t
 		case t.session.Connected():
 			if connected == nil {
 				connected = t
 			}
-		case away == nil && stored:
+		case away == nil && t.session.Stored() && min(m.QoS, t.want.QoS) > 0:
 			away = t
 		}
 	}
@@ -200,7 +211,7 @@ func (b *Board) planShared(dst []mapping.Record, m *wire.Message, to *audience, 
 	}
 	picks := make([]target, len(to.shared))
 	for g, members := range to.shared {
-		t := b.pick(members, m, true)
+		t := b.pick(members, m)
 		if t == nil {
 			continue
 		}
