@@ -36,7 +36,7 @@ var mayImport = map[string][]string{
 	"localbroker/access":       {"configs", "localbroker/certs", "localbroker/topics", "localbroker/wire"},
 	"localbroker/state":        {"localbroker/spool"},
 	"localbroker/outbound":     {"localbroker/births", "localbroker/trace", "localbroker/wire", "localbroker/topics", "mapping", "sources"},
-	"localbroker/board":        {"localbroker/births", "localbroker/outbound", "localbroker/wire", "localbroker/topics", "mapping"},
+	"localbroker/board":        {"localbroker/births", "localbroker/outbound", "localbroker/wire", "localbroker/topics", "mapping", "sources"},
 	"localbroker":              {"localbroker/outbound", "localbroker/board", "localbroker/access", "localbroker/wire", "localbroker/topics", "localbroker/births", "localbroker/trace", "localbroker/certs", "localbroker/state", "localbroker/spool", "mapping", "sources", "configs"},
 	"localbroker/topics":       {},
 	"localbroker/wire":         {"localbroker/topics"},
