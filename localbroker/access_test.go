@@ -84,6 +84,7 @@ func TestRights(t *testing.T) {
 	ps[1].Topic = "elsewhere/{point}"
 	cfg := testConfig()
 	cfg.Users = usersPath(t, testUsers)
+	cfg.Read = []string{"shown/#"}
 	b, err := New(cfg, new(memoryLog), Options{Site: "plant", Points: ps, Clock: stoppedClock{}})
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +110,7 @@ func TestRights(t *testing.T) {
 		{nobody, false, "plant/#", true}, {nobody, false, "#", true}, {nobody, false, "plant/meter/u", true},
 		{nobody, false, "lan/x", true}, {nobody, false, "extra/x", false}, {nobody, false, "$SYS/#", false},
 		{nobody, false, "$share/g/plant/#", true}, {nobody, false, "$share/g/$SYS/#", false}, {nobody, false, "other/#", false},
+		{nobody, false, "shown/x", true}, {nobody, true, "shown/x", false}, {hmi, false, "shown/x", false},
 		{nobody, false, "elsewhere/+", true}, {nobody, false, "elsewhere/q", true}, {nobody, false, "elsewhere/z", false},
 		{nobody, true, "lan/x", true}, {nobody, true, "lan", true}, {nobody, true, "lanx", false}, {nobody, true, "plant/meter/u", false},
 		{nobody, true, "$SYS/x", false}, {nobody, true, "plant/free/x", true}, {nobody, true, "", false},

@@ -23,7 +23,7 @@ type Config struct {
 	// Users is the file with names, password hashes and rights, mode 0600.
 	Users configs.Path `yaml:"users"`
 	// Anonymous lets clients of this machine in without a name. They read the
-	// points and the LAN messages and publish under Publish.
+	// points, the LAN messages and Read, and publish under Publish.
 	Anonymous bool `yaml:"anonymous"`
 	// Login is what a client has to show; empty is password.
 	Login access.Login `yaml:"login"`
@@ -43,8 +43,10 @@ type Config struct {
 	Cert configs.Path `yaml:"cert"`
 	Key  configs.Path `yaml:"key"`
 	// Publish holds the topic filters under which anonymous clients may
-	// publish. Unset, it is LAN.
+	// publish; unset, it is LAN. Read holds those that they may read besides
+	// the points and the LAN messages; unset, it is Publish.
 	Publish []string `yaml:"publish"`
+	Read    []string `yaml:"read"`
 	// LAN holds the topic filters whose messages go the durable way
 	// upstream: they are in the log before they are acknowledged.
 	LAN []string `yaml:"lan"`
@@ -160,11 +162,11 @@ func (c *Config) Validate() []configs.FieldError {
 	for _, list := range []struct {
 		field   string
 		filters []string
-	}{{"lan", c.LAN}, {"publish", c.Publish}} {
+	}{{"lan", c.LAN}, {"publish", c.Publish}, {"read", c.Read}} {
 		for i, filter := range list.filters {
 			if !topics.FilterValid(filter) || topics.Dollar(filter) {
 				add(fmt.Sprintf("%s[%d]", list.field, i), "write a topic filter such as lan/#",
-					"%q is no topic filter that clients may publish under", filter)
+					"%q is no topic filter for clients", filter)
 			}
 		}
 	}

@@ -182,6 +182,10 @@ func (c *Config) rules(points access.Points, opts Options, filters ...string) (*
 	if c.Publish == nil {
 		cfg.Publish = c.LAN
 	}
+	cfg.AnonymousRead = c.Read
+	if c.Read == nil {
+		cfg.AnonymousRead = cfg.Publish
+	}
 	if opts.Certs != nil {
 		cfg.Listed = opts.Certs
 		for _, name := range []string{"ca.pem", "clients.json", "revoked.json"} {

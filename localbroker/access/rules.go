@@ -38,10 +38,11 @@ type Config struct {
 	// Users are the paths of the users files of all listeners.
 	Users []string
 	// Read holds the filters, besides the points, that everybody may read to whom
-	// no entry says otherwise: the LAN messages. Publish holds those under
-	// which anonymous clients may publish.
-	Read, Publish []string
-	Points        Points
+	// no entry says otherwise: the LAN messages. AnonymousRead holds those
+	// that anonymous clients may read too, and Publish those under which they
+	// may publish.
+	Read, AnonymousRead, Publish []string
+	Points                       Points
 	// Listed may be nil: then certificates have their common names.
 	Listed Listed
 	// CertFiles are the files by which certificates are judged. When one of
@@ -321,7 +322,7 @@ func (r *Rules) allow(id *Identity, users *Users) *wire.Refusal {
 			entry = &holder.rule
 		}
 	default:
-		may.write = r.cfg.Publish
+		may.read, may.write = r.cfg.AnonymousRead, r.cfg.Publish
 	}
 	if entry != nil {
 		if ids := n.expandAll(entry.ClientIDs); len(entry.ClientIDs) > 0 && !likeAny(ids, id.ClientID) {
