@@ -13,7 +13,9 @@ type device struct {
 	Device
 	feeds        []*feed
 	points       []*point
-	news         *arrival // of its availability, not looked at yet
+	dirty        bool      // something has come in since look
+	due          time.Time // when there is something to do without that
+	news         *arrival  // of its availability, not looked at yet
 	availability availability
 	offlineFrom  uint64 // arrivals up to here are older than its going away
 	state        state
@@ -48,9 +50,9 @@ type feed struct {
 	json    bool // a point of it has a path
 	came    bool // a message has ever come
 	points  []*point
+	device  *device
 	pending *arrival  // the newest message that was not taken yet
 	next    time.Time // no sample before
-	counts  *deviceCounts
 }
 
 // point is a Point with what is known of it.
@@ -84,7 +86,7 @@ func (d *device) feed(topic string, every time.Duration) *feed {
 			return f
 		}
 	}
-	f := &feed{topic: topic, every: every, counts: &d.counts}
+	f := &feed{topic: topic, every: every, device: d}
 	d.feeds = append(d.feeds, f)
 	return f
 }
@@ -95,15 +97,17 @@ func (d *device) start(now time.Time) {
 	for _, p := range d.points {
 		p.heard, p.stale, p.live = now, false, false
 	}
+	d.dirty = true
 }
 
 // offer takes a message instead of the one that waits. A retained one is older
 // than any other.
 func (f *feed) offer(a *arrival) {
-	f.counts.messages++
-	f.came = true
+	counts := &f.device.counts
+	counts.messages++
+	f.came, f.device.dirty = true, true
 	if f.pending != nil {
-		f.counts.replaced++
+		counts.replaced++
 		if a.retained && !f.pending.retained {
 			return
 		}
@@ -113,6 +117,10 @@ func (f *feed) offer(a *arrival) {
 
 // look does what there is to do for d, and returns when to come back.
 func (s *Source) look(d *device, now time.Time) time.Time {
+	if !d.dirty && now.Before(d.due) {
+		return d.due
+	}
+	d.dirty = false
 	wake := now.Add(idle)
 	s.hear(d, now)
 	for _, f := range d.feeds {
@@ -128,6 +136,7 @@ func (s *Source) look(d *device, now time.Time) time.Time {
 	wake = earlier(wake, s.age(d, now))
 	wake = earlier(wake, s.repeat(d, now))
 	s.judge(d)
+	d.due = wake
 	return wake
 }
 

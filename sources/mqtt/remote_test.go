@@ -174,7 +174,7 @@ func TestLossIsToldAndMended(t *testing.T) {
 		broker.down = nil
 		broker.mu.Unlock()
 		b.wait(time.Minute)
-		b.got = nil
+		b.only("1 bad  not connected")
 		if s := b.source.Stats(); !s.Connected || s.Devices[0].State != "unknown" {
 			t.Errorf("a minute later: %+v", s)
 		}
@@ -185,6 +185,75 @@ func TestLossIsToldAndMended(t *testing.T) {
 		b.wait(0)
 		b.expect("1 good 22")
 		b.expectStates("tank true")
+	})
+}
+
+// goDown makes the broker unreachable and cuts the connection; goUp undoes it
+// and waits until the source is back.
+func (b *fakeBroker) goDown() {
+	c := b.last()
+	b.mu.Lock()
+	b.down = errors.New("no route")
+	b.mu.Unlock()
+	_ = c.Close()
+	synctest.Wait()
+}
+
+func (b *fakeBroker) goUp(bench *bench) {
+	b.mu.Lock()
+	b.down = nil
+	b.mu.Unlock()
+	for !bench.source.Stats().Connected {
+		bench.wait(10 * time.Millisecond)
+	}
+	bench.mu.Lock()
+	bench.got = nil
+	bench.mu.Unlock()
+}
+
+func TestAfterAnOutage(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tank := temperature(10*time.Second, time.Minute)
+		tank.Availability = &Availability{Topic: "tank/LWT"}
+		broker := &fakeBroker{}
+		b := startRemote(t, broker, tank)
+		defer b.end()
+		publish(broker.last(), "tank/temp", "1", false, 0)
+		b.wait(0)
+		publish(broker.last(), "tank/temp", "2", false, 0) // waits for its interval
+		b.wait(0)
+		broker.goDown()
+		b.wait(0)
+		b.expect("1 good 1", "1 good 2", "1 bad  not connected")
+		b.wait(5 * time.Minute) // longer than stale_after
+		broker.goUp(b)
+		b.wait(55 * time.Second) // the time runs anew
+		if b.saw("1 bad  stale") {
+			t.Error("stale before the device had its time to send")
+		}
+		b.wait(10 * time.Second)
+		if !b.saw("1 bad  stale") {
+			t.Error("not stale after its time")
+		}
+		// back after a long failure it does not wait long for a short one
+		broker.goDown()
+		began := time.Now()
+		broker.goUp(b)
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("%v until the next attempt", took)
+		}
+		// what a device had said of itself before the outage is forgotten
+		publish(broker.last(), "tank/LWT", "Offline", false, 0)
+		b.wait(0)
+		broker.goDown()
+		broker.retained = map[string]string{"tank/temp": "3"}
+		broker.goUp(b)
+		if s := b.source.Stats().Devices[0]; s.State != "unknown" {
+			t.Errorf("it is %s", s.State)
+		}
+		publish(broker.last(), "tank/temp", "4", true, 0)
+		b.wait(0)
+		b.expect("1 stale 4 retained")
 	})
 }
 

@@ -164,7 +164,7 @@ func (s *Source) receive(m Message) {
 	s.arrivals++
 	a := &arrival{m.Payload, m.Retained, s.arrivals, time.Now(), stamp}
 	for _, d := range t.devices {
-		d.news = a
+		d.news, d.dirty = a, true
 	}
 	for _, f := range t.feeds {
 		f.offer(a)
@@ -236,6 +236,7 @@ func (s *Source) lineChanged(now time.Time) {
 		d.availability, d.news = unsaid, nil
 		s.fail(d, l.reason, now)
 		s.judge(d)
+		d.dirty = true
 	}
 }
 

@@ -131,6 +131,25 @@ func (b *bench) expect(want ...string) {
 	b.got = nil
 }
 
+// saw reports whether something was delivered since the last call of expect.
+func (b *bench) saw(text string) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Contains(b.got, text)
+}
+
+// only fails the test if anything but text was delivered since the last call of
+// expect.
+func (b *bench) only(text string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if len(b.got) == 0 || slices.ContainsFunc(b.got, func(s string) bool { return s != text }) {
+		b.t.Errorf("delivered %q, want only %q", b.got, text)
+	}
+	b.got = nil
+}
+
 func (b *bench) expectStates(want ...string) {
 	b.t.Helper()
 	b.mu.Lock()
@@ -282,7 +301,7 @@ func TestPartialMessages(t *testing.T) {
 			t.Errorf("troubles: %+v", trouble)
 		}
 		b.wait(59 * time.Second)
-		if !slices.ContainsFunc(b.got, func(s string) bool { return s == "2 bad  stale" }) {
+		if !b.saw("2 bad  stale") {
 			t.Errorf("a value that is left out never becomes stale: %q", b.got)
 		}
 	})
@@ -323,7 +342,7 @@ func TestAvailability(t *testing.T) {
 		b.say("tank/temp", "3", true)
 		b.expect() // what is stored proves nothing
 		b.wait(time.Minute)
-		b.got = nil
+		b.only("1 bad  offline")
 		b.say("tank/temp", "4", false) // the will came late: who sends is there
 		b.expect("1 good 4")
 		b.expectStates("tank true")
@@ -332,6 +351,19 @@ func TestAvailability(t *testing.T) {
 		b.say("tank/LWT", "Online", false)
 		b.expect("1 bad  offline") // until it sends, the value is not known
 		b.expectStates("tank false offline", "tank true")
+	})
+}
+
+// TestOfflineIsNotStale: why a value is bad does not change with time.
+func TestOfflineIsNotStale(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tank := temperature(time.Second, time.Minute)
+		tank.Availability = &Availability{Topic: "tank/LWT"}
+		b := startBench(t, tank)
+		defer b.end()
+		b.say("tank/LWT", "Offline", true)
+		b.wait(time.Hour)
+		b.only("1 bad  offline")
 	})
 }
 
@@ -364,6 +396,9 @@ func TestTimeOfTheMessage(t *testing.T) {
 		now := b.Now()
 		if stamp := say(-time.Hour, false); stamp != now { // its clock is wrong
 			t.Errorf("a time in the future: %+v at %+v", stamp, now)
+		}
+		if trouble := b.source.Stats().Devices[0].Troubles; len(trouble) != 1 || !strings.HasSuffix(trouble[0].Text, "is 1h0m0s ahead of our clock") {
+			t.Errorf("a time in the future is not told: %+v", trouble)
 		}
 		b.mu.Lock()
 		b.trusted = false // ours is not to be trusted
