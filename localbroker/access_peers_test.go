@@ -378,7 +378,7 @@ func TestTLSWithOpenSSL(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			host, port := f.bound(c.way)
-			args := append([]string{"s_client", "-connect", net.JoinHostPort(host, port), "-CAfile", f.path("ca.pem"), "-verify_return_error"}, c.args...)
+			args := append([]string{"s_client", "-connect", net.JoinHostPort(host, port), "-CAfile", f.path("ca.pem"), "-verify_return_error", "-ign_eof"}, c.args...)
 			ctx, cancel := context.WithTimeout(t.Context(), patience)
 			defer cancel()
 			cmd := exec.CommandContext(ctx, "openssl", args...)
