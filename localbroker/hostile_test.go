@@ -137,21 +137,23 @@ func inBubbleWith(t *testing.T, cfg Config, log *memoryLog, test func(b *Broker,
 		go func() { b.committer.run(); close(committed) }()
 		ended := make(chan struct{}, 100)
 		opened := 0
+		defer func() { // also if the test fails, or its failure is not told
+			b.stopping.Store(true)
+			b.committer.barrier()
+			b.disconnectAll()
+			for range opened {
+				<-ended
+			}
+			b.stopSessions()
+			b.committer.stop()
+			<-committed
+		}()
 		test(b, func(version byte) *peer {
 			client, server := net.Pipe()
 			opened++
 			go func() { b.serve(server, entrance{"test", true, b.listeners[0].policy}); ended <- struct{}{} }()
 			return newPeer(t, client, version)
 		})
-		b.stopping.Store(true)
-		b.committer.barrier()
-		b.disconnectAll()
-		for range opened {
-			<-ended
-		}
-		b.stopSessions()
-		b.committer.stop()
-		<-committed
 	})
 }
 

@@ -329,6 +329,11 @@ func (w *peer) unacknowledged() (m publication) {
 	if err != nil || first>>4 != 3 {
 		w.t.Fatalf("got packet %#02x % x, error %v; want a PUBLISH", first, body, err)
 	}
+	return w.parse(first, body)
+}
+
+// parse takes a PUBLISH apart.
+func (w *peer) parse(first byte, body []byte) (m publication) {
 	m.qos, m.retain, m.dup = first>>1&3, first&1 == 1, first&8 != 0
 	n := 2 + int(binary.BigEndian.Uint16(body))
 	m.topic, body = string(body[2:n]), body[n:]
