@@ -32,6 +32,7 @@ type job struct {
 	queued   []mapping.Record // into the session log
 	ops      []state.Op       // into the state
 	stamp    sources.Stamp
+	once     bool // at QoS 2 of a stored session: ops hold its identifier
 
 	// Whom to tell. A message is acknowledged by its QoS.
 	session *session // counts in its waiting; nil: nobody
@@ -47,6 +48,9 @@ type job struct {
 //	                        ├─▶ session log ┼─▶ subscribers ─▶ PUBACK, PUBREC
 //	                        └─▶ state ──────┘
 //	                            └─ error ─▶ 0x97, or the connection closed
+//
+// The three are written at the same time, but for a group with messages at
+// QoS 2 that stored sessions get from stored sessions: see once.go.
 type committer struct {
 	log     Appender // for the upstreams
 	deliver func(*job)
@@ -66,6 +70,7 @@ type committer struct {
 	changed *sync.Cond // of jobs, bytes, stopped
 
 	failing [3]bool // of run: the last time that it was refused, by store
+	noted   uint64  // of run: up to this seq of the session log no note is needed any more
 }
 
 // stores are named so in the log.
@@ -184,44 +189,72 @@ func (q *committer) commit(group []job) {
 	q.deliver(nil)
 }
 
-// store writes a group to the three stores at the same time.
+// store writes a group to the three stores.
 func (q *committer) store(group []job) (errs [3]error) {
-	var upstream, queued []mapping.Record
-	var ops []state.Op
-	for i := range group {
-		j := &group[i]
-		if j.upstream {
-			upstream = append(upstream, mapping.Record{Quality: sources.Good, Stamp: j.stamp, Message: &mapping.Message{
-				Topic: j.message.Topic, Payload: j.message.Payload, QoS: j.message.QoS, Retain: j.message.Retain,
-			}})
-		}
-		queued = append(queued, j.queued...)
-		ops = append(ops, j.ops...)
-	}
-	var writes []func()
-	if len(upstream) > 0 {
-		writes = append(writes, func() { errs[0] = q.log.Append(upstream) })
-	}
-	if len(queued) > 0 && q.queue != nil {
-		writes = append(writes, func() { errs[1] = q.queue(queued) })
-	}
-	if len(ops) > 0 && q.keep != nil {
-		writes = append(writes, func() { errs[2] = q.keep(ops...) })
-	}
-	if len(writes) == 1 {
-		writes[0]()
+	w := writes{once: hasOnce(group)}
+	w.gather(group, false)
+	wrote := [3]bool{len(w.upstream) > 0, len(w.queued) > 0 && q.queue != nil, len(w.ops) > 0 && q.keep != nil}
+	if w.once {
+		errs = q.storeOnce(group, &w)
 	} else {
-		var all sync.WaitGroup
-		for _, write := range writes {
-			all.Go(write)
-		}
-		all.Wait()
+		errs = q.storeAtOnce(&w, wrote)
 	}
-	wrote := [3]bool{len(upstream) > 0, len(queued) > 0, len(ops) > 0}
 	for i, err := range errs {
 		if wrote[i] {
 			q.report(i, err)
 		}
+	}
+	return errs
+}
+
+// writes is what a group has for the three stores.
+type writes struct {
+	upstream []mapping.Record
+	queued   []mapping.Record
+	ops      []state.Op
+	once     bool // with a note, see once.go
+}
+
+// gather collects what the jobs have; without those that go upstream if that
+// has failed.
+func (w *writes) gather(group []job, failed bool) {
+	w.upstream, w.queued, w.ops = nil, nil, nil
+	for i := range group {
+		j := &group[i]
+		if j.upstream && failed {
+			continue
+		}
+		if j.upstream {
+			w.upstream = append(w.upstream, mapping.Record{Quality: sources.Good, Stamp: j.stamp, Message: &mapping.Message{
+				Topic: j.message.Topic, Payload: j.message.Payload, QoS: j.message.QoS, Retain: j.message.Retain,
+			}})
+		}
+		w.queued = append(w.queued, j.queued...)
+		w.ops = append(w.ops, j.ops...)
+	}
+}
+
+// storeAtOnce writes to the stores at the same time.
+func (q *committer) storeAtOnce(w *writes, to [3]bool) (errs [3]error) {
+	var all sync.WaitGroup
+	do := func(i int, write func() error) {
+		switch {
+		case !to[i]:
+		case to == [3]bool{i == 0, i == 1, i == 2}: // nothing else
+			errs[i] = write()
+		default:
+			all.Go(func() { errs[i] = write() })
+		}
+	}
+	do(0, func() error { return q.log.Append(w.upstream) })
+	do(1, func() error { return q.queue(w.queued) })
+	if q.noted > 0 {
+		w.ops = append(w.ops, state.PutMark(q.noted))
+	}
+	do(2, func() error { return q.keep(w.ops...) })
+	all.Wait()
+	if n := len(w.queued); to[1] && errs[1] == nil {
+		q.noted = w.queued[n-1].Seq
 	}
 	return errs
 }

@@ -62,7 +62,7 @@ func (c *conn) publish() error {
 		return c.answer(m, p.ID, wire.CodeNotAuthorized)
 	}
 	if m.QoS == 2 {
-		if fresh, refused := s.begin(p.ID); refused != nil {
+		if fresh, refused := s.begin(p.ID, p.Dup); refused != nil {
 			return refused
 		} else if !fresh {
 			return nil
@@ -136,7 +136,7 @@ func (b *Broker) route(j *job) {
 		j.ops = append(j.ops, b.retainedOp(m))
 	}
 	if m.QoS == 2 && j.conn != nil && j.session.stored() {
-		j.ops = append(j.ops, state.PutReceived(j.session.id, j.id))
+		j.ops, j.once = append(j.ops, state.PutReceived(j.session.id, j.id)), len(j.queued) > 0
 	}
 }
 

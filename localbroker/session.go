@@ -59,6 +59,9 @@ type qos2 byte
 const (
 	qos2Pending  qos2 = 1
 	qos2Received qos2 = 2
+	// qos2Recovered: the message was stored before a crash, of which the client
+	// knows nothing. It is received if the client sends it again.
+	qos2Recovered qos2 = 3
 )
 
 // stored reports whether the session and its messages outlive a restart.
@@ -101,10 +104,14 @@ func (s *session) connection() *conn {
 
 // begin notes a PUBLISH at QoS 2. fresh is false if the message has come
 // before; it is acknowledged again if it is stored [MQTT-4.3.3-10].
-func (s *session) begin(id uint16) (fresh bool, refused *wire.Refusal) {
+func (s *session) begin(id uint16, dup bool) (fresh bool, refused *wire.Refusal) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch s.receive[id] {
+	state := s.receive[id]
+	if state == qos2Recovered && dup {
+		state, s.receive[id] = qos2Received, qos2Received
+	}
+	switch state {
 	case qos2Received:
 		s.say(wire.TypePubrec, id, wire.CodeSuccess)
 		return false, nil
@@ -119,6 +126,16 @@ func (s *session) begin(id uint16) (fresh bool, refused *wire.Refusal) {
 	}
 	s.receive[id] = qos2Pending
 	return true, nil
+}
+
+// recovered notes an identifier that a crash has kept from the state.
+func (s *session) recovered(id uint16) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.receive == nil {
+		s.receive = make(map[uint16]qos2)
+	}
+	s.receive[id] = qos2Recovered
 }
 
 // holds reports whether the message of a PUBREL is there to be completed.

@@ -143,6 +143,11 @@ func (b *Broker) load(d *storage) error {
 			}
 		}
 	}
+	if level := b.cfg.Storage.Level; level == spool.Sync || level == spool.SyncBackup {
+		if err := b.recoverReceived(d); err != nil {
+			return err
+		}
+	}
 	now := outbound.MomentOf(b.clock)
 	return d.store.LoadRetained(func(r state.Retained) error {
 		if m, ok := retainedMessage(&r, now); ok {

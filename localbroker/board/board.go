@@ -54,9 +54,8 @@ type Board struct {
 	bytes    int // of clients' messages
 	turn     int // of the shared subscriptions
 	watchers topics.Index[*watcher]
-	batch    Batch        // for what no connection publishes
-	payload  []byte       // of composed
-	composed wire.Message // the newest of a point
+	batch    Batch // for what no connection publishes
+	payload  []byte
 }
 
 var _ outbound.Newest = (*Board)(nil)
@@ -186,8 +185,8 @@ func (b *Board) record(recs []mapping.Record, plan *Plan) (touched []*outbound.S
 		e := b.bind(r.Point)
 		e.record[0], e.known = *r, true
 		if to := b.audienceOf(e); !to.empty() {
-			if m := b.newest(e); m != nil {
-				b.deliver(&b.batch, m, true, to, plan.picks(i))
+			if m, ok := b.newest(e); ok {
+				b.deliver(&b.batch, e, &m, true, to, plan.picks(i))
 			}
 		}
 	}
@@ -209,7 +208,7 @@ func (b *Board) Publish(bt *Batch, m *wire.Message, plan *Plan) {
 		b.retain(e, m)
 	}
 	if to := b.audienceOf(e); !to.empty() {
-		b.deliver(bt, m, m.Retain, to, plan.picks(0))
+		b.deliver(bt, e, m, m.Retain, to, plan.picks(0))
 	}
 }
 

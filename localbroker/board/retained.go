@@ -86,18 +86,22 @@ func (b *Board) Compose(dst []byte, r *mapping.Record) (payload []byte, ok bool)
 // pointQoS is the QoS of the messages of points; retained copies have 0.
 const pointQoS = 1
 
-// newest returns the newest message of an entry, nil if there is none. That of
-// a point is valid until the next call. mu is held.
-func (b *Board) newest(e *entry) *wire.Message {
-	if e.point == nil || !e.known {
-		return e.message
+// newest returns the newest message of an entry; ok is false if there is none.
+// That of a point is valid until the next call. mu is held.
+func (b *Board) newest(e *entry) (m wire.Message, ok bool) {
+	if e.point == nil {
+		if e.message == nil {
+			return m, false
+		}
+		return *e.message, true
 	}
-	var ok bool
+	if !e.known {
+		return m, false
+	}
 	if b.payload, ok = b.values.compose(b.payload[:0], &e.record[0]); !ok {
-		return nil
+		return m, false
 	}
-	b.composed = wire.Message{Topic: e.topic, Payload: b.payload, QoS: pointQoS, Retain: true}
-	return &b.composed
+	return wire.Message{Topic: e.topic, Payload: b.payload, QoS: pointQoS, Retain: true}, true
 }
 
 // Retain remembers a retained message without sending it to anybody: one that
@@ -196,9 +200,9 @@ func (b *Board) snapshot(s *outbound.Session, want outbound.Want, names []string
 		if e == nil || b.cfg.May != nil && !b.cfg.May(s, name) {
 			continue
 		}
-		m := b.newest(e)
+		m, ok := b.newest(e)
 		// There is no value, or an empty one, which would mean "forget".
-		if m == nil || len(m.Payload) == 0 || m.Expired(now) {
+		if !ok || len(m.Payload) == 0 || m.Expired(now) {
 			continue
 		}
 		how := outbound.How{Retain: true, IDs: want.IDs, Now: true} // [MQTT-3.3.1-8]
@@ -208,7 +212,7 @@ func (b *Board) snapshot(s *outbound.Session, want outbound.Want, names []string
 		if e.point == nil && s.Stored() && min(m.QoS, want.QoS) > 0 {
 			continue // SnapshotRecords has put it into the session log
 		}
-		b.batch.parcel.Load(m, m == e.message)
+		b.batch.parcel.Load(&m, false)
 		if s.Send(&b.batch.parcel, how) == outbound.NoRoom {
 			return i
 		}
@@ -259,15 +263,15 @@ func (b *Board) CatchUp(s *outbound.Session, names []string) {
 		if e == nil {
 			continue
 		}
-		m := b.newest(e)
-		if m == nil {
+		m, ok := b.newest(e)
+		if !ok {
 			continue
 		}
 		to := b.audienceOf(e)
 		for i := range to.direct {
 			if t := &to.direct[i]; t.session == s {
-				b.batch.parcel.Load(m, m == e.message)
-				s.Send(&b.batch.parcel, t.how(m, true))
+				b.batch.parcel.Load(&m, false)
+				s.Send(&b.batch.parcel, t.how(&m, true))
 			}
 		}
 	}

@@ -32,8 +32,8 @@ func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {
 		if !topics.Matches(filter, topic) {
 			continue
 		}
-		if m := b.newest(e); m != nil && len(m.Payload) > 0 {
-			w.do(m)
+		if m, ok := b.newest(e); ok && len(m.Payload) > 0 {
+			w.do(&m)
 		}
 	}
 	return func() {

@@ -85,6 +85,16 @@ func (s *Store) LoadRetained(each func(Retained) error) error {
 	})
 }
 
+// LoadMark returns what PutMark has kept, 0 if nothing.
+func (s *Store) LoadMark() (seq uint64, err error) {
+	err = s.loadTyped(Marks, func(k, v []byte) error {
+		n, err := decodeMark(k, v)
+		seq = max(seq, n)
+		return err
+	})
+	return seq, err
+}
+
 // loadTyped is Load with records that cannot be read left out.
 func (s *Store) loadTyped(bucket Bucket, each func(key, value []byte) error) error {
 	skipped := 0

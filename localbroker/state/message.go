@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bytes"
 	"encoding/binary"
 	"time"
 )
@@ -111,6 +112,19 @@ func decodeIdentifier(key, value []byte, withSeq bool) (clientID string, id uint
 		id = binary.BigEndian.Uint16(rest)
 	}
 	return clientID, id, seq, d.done(ok && len(rest) == 2)
+}
+
+// PutMark keeps up to which seq of the session log the state is complete.
+func PutMark(seq uint64) Op {
+	e := newEncoder(0)
+	e.number(seq)
+	return Op{Bucket: Marks, Key: nameKey("log"), Value: e.b}
+}
+
+func decodeMark(key, value []byte) (seq uint64, err error) {
+	d := newDecoder(value)
+	seq = d.number(1<<64 - 1)
+	return seq, d.done(bytes.Equal(key, nameKey("log")))
 }
 
 // PutRetained keeps the retained message of a topic in place of the last.

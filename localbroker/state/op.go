@@ -12,10 +12,11 @@ const (
 	Received      Bucket = "received"      // client id, packet identifier: QoS 2 messages that are stored and not released
 	Released      Bucket = "released"      // client id, packet identifier -> seq: QoS 2 messages released and not completed
 	RetainedTopic Bucket = "retained"      // topic -> Retained
+	Marks         Bucket = "marks"         // "log" -> seq
 )
 
 // Buckets are all of them, in the order in which Stats tells them.
-var Buckets = []Bucket{Sessions, Ages, Wills, Subscriptions, Received, Released, RetainedTopic}
+var Buckets = []Bucket{Sessions, Ages, Wills, Subscriptions, Received, Released, RetainedTopic, Marks}
 
 // Op is one change. The zero Kind puts.
 type Op struct {

@@ -83,6 +83,11 @@ func TestSessionsComeBackWhole(t *testing.T) {
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", got, want)
 	}
+	mustApply(t, s, PutMark(7))
+	mustApply(t, s, PutMark(1<<63))
+	if seq, err := s.LoadMark(); seq != 1<<63 || err != nil {
+		t.Errorf("mark %d, %v", seq, err)
+	}
 	if n := s.Stats().Skipped; n != 0 {
 		t.Errorf("%d records skipped", n)
 	}
@@ -114,7 +119,8 @@ func TestRetainedComeBackWhole(t *testing.T) {
 func FuzzRecords(f *testing.F) {
 	_, ops := sample("a")
 	_, long := sample(strings.Repeat("l", longName+1))
-	for _, op := range append(append(ops, long...), PutRetained(Retained{Topic: "t", Payload: []byte("p"), Stored: time.Unix(1, 1)})) {
+	for _, op := range append(append(ops, long...), PutMark(7),
+		PutRetained(Retained{Topic: "t", Payload: []byte("p"), Stored: time.Unix(1, 1)})) {
 		f.Add(string(op.Bucket), op.Key, op.Value)
 	}
 	f.Fuzz(func(t *testing.T, bucket string, key, value []byte) {
@@ -146,6 +152,9 @@ func again(bucket Bucket, key, value []byte) (Op, error) {
 	case Released:
 		id, n, seq, err := decodeIdentifier(key, value, true)
 		return PutReleased(id, n, seq), err
+	case Marks:
+		seq, err := decodeMark(key, value)
+		return PutMark(seq), err
 	case RetainedTopic:
 		r, err := decodeRetained(key, value)
 		return PutRetained(r), err
