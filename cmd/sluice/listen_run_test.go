@@ -147,6 +147,36 @@ func TestFromLocalMessagesToUpstream(t *testing.T) {
 	}
 }
 
+// TestWillMakesADeviceOffline: a device that the local broker loses is offline
+// by its will.
+func TestWillMakesADeviceOffline(t *testing.T) {
+	upstream, got := upstreamBroker(t)
+	p := start(t, strings.Replace(siteText(meter(t), upstream, `
+  - name: tank
+    on: mqtt
+    availability: tele/tank/LWT
+    points: { temp: tele/tank/temp float64 }
+`), `["127.0.0.1:0"]`, `["127.0.0.1:0"], publish: ["tele/#"]`, 1))
+	link, err := cutproxy.Listen(p.localBroker(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = link.Close() }() // it has no state to lose
+	client := paho.NewClient(paho.NewClientOptions().AddBroker("tcp://"+link.Addr()).SetClientID("tank").SetAutoReconnect(false).
+		SetWill("tele/tank/LWT", "Offline", 1, true))
+	if token := client.Connect(); !token.WaitTimeout(waitTime) || token.Error() != nil {
+		t.Fatal("connect:", token.Error())
+	}
+	t.Cleanup(func() { client.Disconnect(0) })
+	if token := client.Publish("tele/tank/temp", 1, false, "21"); !token.WaitTimeout(waitTime) || token.Error() != nil {
+		t.Fatal("publish:", token.Error())
+	}
+	got.awaitText(t, `plant/tank/temp {"v":21,`)
+	link.Cut()
+	got.awaitText(t, `plant/tank/status {"status":"offline","reason":"offline"`)
+	got.awaitText(t, `plant/tank/temp {"v":null,`)
+}
+
 // table is a broker that hands on what the test tells it to.
 type table struct {
 	retained *wire.Message
