@@ -30,7 +30,7 @@ func (a *app) certsCommand() *cobra.Command {
 		Short: "Certificates of the local broker: authority, server, clients",
 		Long: "Certificates of the local broker. The gateway has a certificate authority of its own, made when it is first\n" +
 			"needed; it issues the certificate of the broker and those of clients. The files lie in the folder certs of\n" +
-			"the data folder. What a command changes counts for the next connection to the broker.",
+			"the data folder. What a command changes counts at once.",
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			return errors.New("a command is missing: see sluice certs --help")

@@ -134,15 +134,16 @@ func TestTopicsThatCannotBeAreRefused(t *testing.T) {
 	good := siteText("127.0.0.1:1", "127.0.0.1:1", "      more: holding 2 uint32\n")
 	upstream := func(keys string) string { return strings.Replace(good, "name: cloud,", "name: cloud, "+keys+",", 1) }
 	for name, test := range map[string]struct{ text, code string }{
-		"good":                 {upstream(`topic: "x/{device}/{point}"`), ""},
-		"a device a message":   {upstream(`topic: "x/{device}", payload: json-device`), ""},
-		"no tag":               {upstream(`topic: "{tag.line}/{device}/{point}"`), mapping.CodeTopic},
-		"no group":             {upstream(`topic: "{group}/{device}", payload: json-device`), mapping.CodeTopic},
-		"one topic":            {upstream(`topic: "x/{device}"`), mapping.CodeSameTopic},
-		"one topic, filtered":  {upstream(`topic: "x/{device}", filter: { include: [meter/more] }`), ""},
-		"local broker, no tag": {strings.Replace(good, `listen: ["127.0.0.1:0"] }`, `listen: ["127.0.0.1:0"], topic: "{tag.x}/{point}" }`, 1), mapping.CodeTopic},
-		"long name":            {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 65), 1), "any"},
-		"longest name":         {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 64), 1), ""},
+		"good":                   {upstream(`topic: "x/{device}/{point}"`), ""},
+		"a device a message":     {upstream(`topic: "x/{device}", payload: json-device`), ""},
+		"no tag":                 {upstream(`topic: "{tag.line}/{device}/{point}"`), mapping.CodeTopic},
+		"no group":               {upstream(`topic: "{group}/{device}", payload: json-device`), mapping.CodeTopic},
+		"one topic":              {upstream(`topic: "x/{device}"`), mapping.CodeSameTopic},
+		"one topic, filtered":    {upstream(`topic: "x/{device}", filter: { include: [meter/more] }`), ""},
+		"WebSocket without HTTP": {strings.NewReplacer(`listen: ["127.0.0.1:0"] }`, `listen: ["http:///mqtt"] }`, `http: { listen: "127.0.0.1:0" }`, `http: { listen: off }`).Replace(good), configs.CodeSetting},
+		"local broker, no tag":   {strings.Replace(good, `listen: ["127.0.0.1:0"] }`, `listen: ["127.0.0.1:0"], topic: "{tag.x}/{point}" }`, 1), mapping.CodeTopic},
+		"long name":              {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 65), 1), "any"},
+		"longest name":           {strings.Replace(good, "name: cloud", "name: "+strings.Repeat("c", 64), 1), ""},
 	} {
 		path := siteOf(t, test.text)
 		_, problems, err := loadSite(path)

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"sluice/configs"
@@ -42,6 +43,14 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 			problems = append(problems, doc.Problem(doc.Position(configs.Join(at, "max_message")), configs.Problem{Code: configs.CodeSetting, Warning: true,
 				Message: fmt.Sprintf("LAN clients may send %v in one message, and this upstream leaves out what is larger than %v", most, cfg.MaxMessage),
 				Fix:     "lower broker.limits.packet_size, or raise max_message as far as the server allows"}))
+		}
+	}
+	if s.Broker.Enabled && s.HTTP.Off() {
+		for i, l := range s.Broker.Listen {
+			if strings.HasPrefix(l.Address, "http://") {
+				problems = append(problems, doc.Problem(doc.Position(configs.Index("broker.listen", i)), configs.Problem{Code: configs.CodeSetting,
+					Message: fmt.Sprintf("%s needs the HTTP endpoint, which is off", l.Address), Fix: "switch it on: http: { listen: ... }, or use ws://"}))
+			}
 		}
 	}
 	if s.Broker.Enabled {

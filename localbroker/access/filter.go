@@ -87,6 +87,9 @@ func checkFilter(text string) error {
 	if _, group, _ := topics.Unshared(filter); !topics.FilterValid(filter) || group != "" {
 		return fmt.Errorf("%q is no topic filter", text)
 	}
+	if topics.Dollar(filter) {
+		return fmt.Errorf("%q begins with $: those topics are read by administrators (admin: true), and published by nobody", text)
+	}
 	return nil
 }
 

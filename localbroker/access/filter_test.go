@@ -28,7 +28,7 @@ func TestNamesInFilters(t *testing.T) {
 	}
 	for text, want := range map[string]bool{
 		"a/#": true, "a/%u/#": true, "%c": true, "a%%": true, "a/x%u+": false, "a/%u#": false,
-		"": false, "a#": false, "a%": false, "a/%x": false, "%": false, "$share/g/a": false,
+		"": false, "a#": false, "a%": false, "a/%x": false, "%": false, "$share/g/a": false, "$SYS/#": false,
 	} {
 		if err := checkFilter(text); (err == nil) != want {
 			t.Errorf("checkFilter(%q): %v", text, err)
