@@ -5,6 +5,7 @@ import (
 
 	"sluice/localbroker/board"
 	"sluice/localbroker/outbound"
+	"sluice/localbroker/spool"
 	"sluice/localbroker/state"
 	"sluice/localbroker/topics"
 	"sluice/localbroker/wire"
@@ -69,13 +70,25 @@ func (b *Broker) storageStats() StorageStats {
 	for _, n := range q.Dropped {
 		s.QueuedDropped += n
 	}
-	s.Failing, s.LastError = q.Failing, q.LastError
+	s.Failing, s.LastError, s.BackupError = q.Failing, q.LastError, q.BackupError
+	if q.Damages > 0 {
+		s.Damage = "in the session log: " + q.LastDamage
+	}
 	if d.store == nil {
 		return s
 	}
 	st := d.store.Stats()
 	s.RetainedBytes = st.Buckets[state.RetainedTopic].Bytes
-	s.SessionBytes = st.Bytes - s.RetainedBytes
+	s.SessionBytes, s.FileBytes = st.Bytes-s.RetainedBytes, st.FileBytes
+	if st.Error != "" {
+		s.Failing, s.LastError = true, st.Error
+	}
+	if st.Backup != "" {
+		s.BackupError = st.Backup
+	}
+	if st.Restored != "" {
+		s.Damage = st.Restored
+	}
 	return s
 }
 
@@ -83,9 +96,15 @@ func (b *Broker) storageStats() StorageStats {
 func (b *Broker) Clients() []ClientStats {
 	sessions := b.allSessions()
 	all := make([]ClientStats, 0, len(sessions))
+	var cursors map[string]spool.Pending
+	if d := b.disk(); d.queue != nil {
+		cursors = d.queue.Stats().Cursors
+	}
 	for _, s := range sessions {
 		if out := s.outbound(); out != nil {
-			all = append(all, b.clientStats(s, out))
+			c := b.clientStats(s, out)
+			c.Behind = cursors[s.cursor].Records
+			all = append(all, c)
 		}
 	}
 	return all

@@ -35,7 +35,7 @@ type Stats struct {
 	BytesIn       uint64          `json:"bytes_in"`       // of MQTT packets of all kinds
 	BytesOut      uint64          `json:"bytes_out"`      // of MQTT packets of all kinds
 	InFlight      int             `json:"in_flight"`      // messages sent at QoS 1 and 2 and not yet acknowledged
-	Queued        int             `json:"queued"`         // messages that wait for a client, stored sessions included
+	Queued        int             `json:"queued"`         // messages that wait in memory for a client
 	Retained      int             `json:"retained"`       // topics with a retained message, points included
 	RetainedBytes int             `json:"retained_bytes"` // of clients' retained messages, topics included
 	QueuedBytes   int64           `json:"queued_bytes"`   // in memory, of messages that wait for clients
@@ -63,8 +63,9 @@ type StorageStats struct {
 	QueuedDropped uint64 `json:"queued_dropped"` // messages that some session lost at that bound
 	Failing       bool   `json:"failing"`        // the disk refuses now
 	LastError     string `json:"last_error,omitempty"`
-	// Damage says what was done about a damaged file at the start, "" if
-	// nothing was damaged.
+	BackupError   string `json:"backup_error,omitempty"` // why there is no second copy
+	// Damage says what was damaged and what was done about it, "" if nothing
+	// was.
 	Damage string `json:"damage,omitempty"`
 }
 
@@ -81,12 +82,15 @@ type ClientStats struct {
 	Stored        bool      `json:"stored"`             // outlives a restart
 	ExpiresAfter  int64     `json:"expires_after_s"`    // that the session outlives its connection
 	Subscriptions int       `json:"subscriptions"`
-	Queued        int       `json:"queued"`       // messages that wait
-	QueuedBytes   int64     `json:"queued_bytes"` // in memory
-	InFlight      int       `json:"in_flight"`    // sent, not yet acknowledged
-	Received      uint64    `json:"received"`     // messages from it, since it connected
-	Sent          uint64    `json:"sent"`         // messages to it, since it connected
-	Dropped       uint64    `json:"dropped"`      // messages it was too slow for
+	Queued        int       `json:"queued"`       // messages that wait in memory
+	QueuedBytes   int64     `json:"queued_bytes"` // of them
+	// Behind counts the records of the session log that a stored session has
+	// not passed yet, those included that it does not want.
+	Behind   uint64 `json:"behind"`
+	InFlight int    `json:"in_flight"` // sent, not yet acknowledged
+	Received uint64 `json:"received"`  // messages from it, since it connected
+	Sent     uint64 `json:"sent"`      // messages to it; to a stored session since the start
+	Dropped  uint64 `json:"dropped"`   // messages it was too slow for
 }
 
 // counters is what Stats is made of.

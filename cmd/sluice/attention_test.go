@@ -46,10 +46,11 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"local broker: not listening on 1883: in use": func(s *status) {
 			s.Broker.Listeners = []localbroker.ListenerStats{{Address: "1883", Error: "in use"}}
 		},
-		"local broker: the disk refuses":        func(s *status) { s.Broker.Storage.Failing = true },
-		"were damaged: restored":                func(s *status) { s.Broker.Storage.Damage = "restored from the second copy" },
-		"local broker: 5 messages were dropped": func(s *status) { s.Broker.Storage.QueuedDropped = 5 },
-		"6 messages of LAN clients were lost":   func(s *status) { s.Broker.LANLost = 6 },
+		"local broker: the disk refuses":                func(s *status) { s.Broker.Storage.Failing = true },
+		"second copy of its sessions is not kept: gone": func(s *status) { s.Broker.Storage.BackupError = "gone" },
+		"were damaged: restored":                        func(s *status) { s.Broker.Storage.Damage = "restored from the second copy" },
+		"local broker: 5 messages were dropped":         func(s *status) { s.Broker.Storage.QueuedDropped = 5 },
+		"6 messages of LAN clients were lost":           func(s *status) { s.Broker.LANLost = 6 },
 		"7 connections were refused: broker.limits.clients is reached": func(s *status) {
 			s.Broker.Refused = map[wire.Cause]uint64{wire.RefusedClients: 7, wire.RefusedACL: 1}
 		},

@@ -79,7 +79,7 @@ func (s *brokerStatus) print(out io.Writer, now time.Time) error {
 		count(s.Subscriptions, "subscription"), count(int(s.Received), "message"), count(int(s.Sent), "message"))
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', 0)
 	if len(s.Table) > 0 {
-		fmt.Fprintln(w, "\n  client\tuser\tfrom\tversion\tfor\tfilters\tqueued\treceived\tsent\tdropped")
+		fmt.Fprintln(w, "\n  client\tuser\tfrom\tversion\tfor\tfilters\tqueued\tbehind\treceived\tsent\tdropped")
 	}
 	for i := range s.Table {
 		c := &s.Table[i]
@@ -87,8 +87,8 @@ func (s *brokerStatus) print(out io.Writer, now time.Time) error {
 		if !c.Connected {
 			from = "away"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\n", quoted(c.ID), quoted(c.User), from, c.Version,
-			span(now.Sub(c.Since)), c.Subscriptions, c.Queued, c.Received, c.Sent, c.Dropped)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%d\t%d\n", quoted(c.ID), quoted(c.User), from, c.Version,
+			span(now.Sub(c.Since)), c.Subscriptions, c.Queued, c.Behind, c.Received, c.Sent, c.Dropped)
 	}
 	_ = w.Flush() // a Buffer takes everything
 	_, err := out.Write(b.Bytes())

@@ -37,6 +37,9 @@ func brokerAttention(s *localbroker.Stats) []string {
 	if s.Storage.Damage != "" {
 		say("its stored sessions were damaged: %s", s.Storage.Damage)
 	}
+	if s.Storage.BackupError != "" {
+		say("the second copy of its sessions is not kept: %s", s.Storage.BackupError)
+	}
 	if n := s.Storage.QueuedDropped; n > 0 {
 		say("%d messages were dropped before a session could get them: let its client come back sooner, or raise broker.storage.max_size", n)
 	}
@@ -109,6 +112,7 @@ func clientMetrics(m *dashboard.Metrics, sessions []localbroker.ClientStats) {
 		m.Flag("sluice_broker_client_connected", "Whether the client is connected.", s.Connected, client)
 		m.Gauge("sluice_broker_client_subscriptions", "Subscriptions of the client.", float64(s.Subscriptions), client)
 		m.Gauge("sluice_broker_client_queued", "Messages that wait for the client.", float64(s.Queued), client)
+		m.Gauge("sluice_broker_client_behind", "Records of the session log that the session has not passed.", float64(s.Behind), client)
 		m.Gauge("sluice_broker_client_in_flight", "Messages sent to the client and not yet acknowledged.", float64(s.InFlight), client)
 		m.Counter("sluice_broker_client_received_total", "Messages from the client since it connected.", float64(s.Received), client)
 		m.Counter("sluice_broker_client_sent_total", "Messages to the client since it connected.", float64(s.Sent), client)
