@@ -362,3 +362,31 @@ func TestReleaseIsKeptFirst(t *testing.T) {
 		s.Detach(link)
 	})
 }
+
+// A client that reads slowly gets everything in one connection.
+func TestStoredSessionWaitsForTheLink(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, k := &modelLog{}, &keeper{}
+		s := newStored(log, k, 100)
+		link := newTestLink(t, 5, 30)
+		s.Attach(link, LinkOptions{Version: 5})
+		for i := range 50 {
+			publish(s, log, message("a", fmt.Sprint(i), 1))
+		}
+		for i := 0; i < 50; {
+			synctest.Wait()
+			got := link.take(s)
+			if len(got) == 0 || len(got) > 3 {
+				t.Fatalf("%d packets after %d messages", len(got), i)
+			}
+			for _, p := range got {
+				if p.payload != fmt.Sprint(i) {
+					t.Fatalf("got %q, want %d", p.payload, i)
+				}
+				acknowledge(t, s, wire.TypePuback, p.id)
+				i++
+			}
+		}
+		s.Detach(link)
+	})
+}

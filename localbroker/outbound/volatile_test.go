@@ -276,3 +276,38 @@ func TestDetachedVolatileSessionHoldsNothing(t *testing.T) {
 		t.Fatalf("outcome %d", got)
 	}
 }
+
+// hasty is asked for a snapshot, and the writer makes room in the moment
+// between its last word and its return.
+type hasty struct {
+	noNewest
+	link *testLink
+	got  []string
+}
+
+func (h *hasty) Snapshot(s *Session, want Want, topics []string) []string {
+	for i, topic := range topics {
+		if send(s, message(topic, topic, 0), How{Retain: true, Now: true}) == NoRoom {
+			h.got = append(h.got, payloads(h.link.take(s))...)
+			return topics[i:]
+		}
+	}
+	return nil
+}
+
+func TestRoomThatComesMeanwhile(t *testing.T) {
+	h := &hasty{link: newTestLink(t, 4, 30)}
+	shared := newShared()
+	shared.Newest = h
+	s := New(Config{Shared: shared, ClientID: "c", Inflight: 8, QueueSize: 1 << 10})
+	s.Attach(h.link, LinkOptions{Version: 4})
+	var want []string
+	for i := range 20 {
+		want = append(want, fmt.Sprintf("topic-%02d", i))
+	}
+	s.Owe(Want{}, want)
+	h.got = append(h.got, payloads(h.link.take(s))...)
+	if fmt.Sprint(h.got) != fmt.Sprint(want) {
+		t.Fatalf("got %v", h.got)
+	}
+}
