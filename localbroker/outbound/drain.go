@@ -243,6 +243,7 @@ func (s *Session) sendLog(ctx context.Context) error {
 				return err
 			}
 			d.pending = recs
+			d.matcher.refresh(s) // a subscription is older than the records that it wants
 		}
 		if !s.sendRecord(&d.pending[d.at], buf) {
 			return nil
