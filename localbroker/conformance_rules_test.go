@@ -162,7 +162,7 @@ func TestRulesOfDelivery(t *testing.T) {
 		{"SUBACK has a code for each filter, in order [MQTT-3.8.4-6]", "5", `
 			A connect clean
 			A > 82 id: 0009 props: 00 "plant/a" 02 "forbidden/a" 01 "plant/b" 00
-			A < 90 id: 0009 props: 00 02 87 00`},
+			A < 90 id: 0009 props: 00 02 80 00`},
 		{"UNSUBSCRIBE ends exactly the filters it names [MQTT-3.10.4-1] [MQTT-3.10.4-2]", "45", `
 			A connect clean
 			A sub plant/a 0

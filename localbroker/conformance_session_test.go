@@ -192,6 +192,89 @@ func TestRulesOfStoredSessions(t *testing.T) {
 	}, true)
 }
 
+// TestRulesOverARestart plays what a session keeps while the broker is away.
+func TestRulesOverARestart(t *testing.T) {
+	perform(t, []rule{
+		{"messages, subscriptions and what was not acknowledged [MQTT-4.4.0-1] [MQTT-4.1.0-1]", "45", `
+			A connect keep fresh
+			A sub plant/a 2
+			P connect clean
+			P pub plant/a one 1
+			P pub plant/a two 2
+			P pub plant/a three 2
+			A holds plant/a one 1 $1
+			A holds plant/a two 2 $2
+			A holds plant/a three 2 $3
+			A > 50 $3
+			A < 62 $3
+			restart
+			P connect clean
+			P pub plant/a four 1
+			A connect keep resumed
+			A < 62 $3
+			A holds plant/a one 1 d $1
+			A holds plant/a two 2 d $2
+			A gets plant/a four 1
+			A > 70 $3
+			A > 50 $2
+			A < 62 $2
+			A > 70 $2
+			A > 40 $1
+			A done
+			restart
+			A connect keep resumed
+			A quiet`},
+		{"a message at QoS 2 that was received is not received again [MQTT-4.3.3-10]", "45", `
+			A connect keep fresh
+			A sub plant/a 2
+			P connect keep fresh
+			P > 34 "plant/a" id: 0007 none 'x'
+			P < 50 0007
+			A gets plant/a x 2
+			A done
+			restart
+			A connect keep resumed
+			P connect keep resumed
+			P > 3c "plant/a" id: 0007 none 'x'
+			P < 50 0007
+			P > 62 0007
+			P < 70 0007
+			A quiet`},
+		{"an ended subscription and an ended session", "45", `
+			A connect keep fresh
+			A sub plant/a 1
+			A sub plant/b 1
+			A unsub plant/a
+			B connect keep fresh
+			B sub plant/b 1
+			B cut
+			B connect clean fresh
+			B bye
+			restart
+			P connect clean
+			P pub plant/a x 1
+			P pub plant/b y 1
+			A connect keep resumed
+			A gets plant/b y 1
+			A quiet
+			B connect keep fresh
+			B quiet`},
+		{"retained messages, replaced and removed ones too", "45", `
+			P connect clean
+			P pub plant/a old 1 r
+			P pub plant/a new 1 r
+			P pub plant/b gone 1 r
+			P > 33 "plant/b" id: 0001 none
+			P < 40 0001 *
+			restart
+			A connect clean
+			A sub plant/a 0
+			A gets plant/a new 0 r
+			A sub plant/b 0
+			A quiet`},
+	}, true)
+}
+
 // TestRulesOfSessions plays how sessions begin and end.
 func TestRulesOfSessions(t *testing.T) {
 	perform(t, []rule{

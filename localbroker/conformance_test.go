@@ -10,6 +10,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/localbroker/spool"
 )
 
 // rule is what the standard says of more than one packet, as a play of
@@ -23,6 +25,7 @@ import (
 //	A gets TOPIC PAYLOAD QOS [rd]              a PUBLISH that comes, retained or a repeat; acknowledged to its end
 //	A holds TOPIC PAYLOAD QOS [rd] $NAME       the same, not acknowledged; its identifier is $NAME
 //	A quiet                                    nothing comes
+//	A done                                     what came at QoS 2 is taken to its end
 //	A cut, A bye                               the connection goes; with a DISCONNECT
 //	A closed [REASON]                          the broker closes it; with a DISCONNECT in MQTT 5
 //	A open                                     a connection and no word
@@ -30,6 +33,7 @@ import (
 //	                                           'text' has not, none are no properties (00 in MQTT 5),
 //	                                           .. is any byte, * is the rest
 //	wait TIME
+//	restart                                    of the broker; all connections are gone
 type rule struct {
 	name     string
 	versions string // 4 is MQTT 3.1.1
@@ -44,6 +48,7 @@ type stage struct {
 	prefix  string // of topics, in the place of "plant/"
 	open    func(version byte) *peer
 	settle  func(holds func() bool) // waits until it holds
+	restart func()
 	clients map[string]*peer
 	ids     map[string][]byte
 	rels    map[string]bool // PUBRELs, by client and identifier, that next answers
@@ -68,7 +73,7 @@ func (s *stage) next(w *peer) (first byte, body []byte) {
 
 func conformanceConfig() Config {
 	cfg := testConfig()
-	cfg.Publish = []string{"#"}
+	cfg.Publish = []string{"plant/#", "lan/#"}
 	cfg.Limits.TopicAliases, cfg.Limits.Inflight = 3, 5
 	return cfg
 }
@@ -95,14 +100,26 @@ func perform(t *testing.T, rules []rule, storedOnly bool) {
 					break
 				}
 				t.Run(fmt.Sprintf("%s/%c/stored/%s", r.name, v, prefix), func(t *testing.T) {
-					b := start(t, conformanceConfig(), Options{Data: t.TempDir()})
-					open := func(version byte) *peer { return dial(t, b.address, version) }
-					s := &stage{b: b.Broker, t: t, version: version, prefix: prefix, open: open, settle: func(holds func() bool) { eventually(t, holds) }}
-					s.run(r.play)
+					performStored(t, version, prefix, r.play)
 				})
 			}
 		}
 	}
+}
+
+// performStored runs a play with stored sessions over TCP.
+func performStored(t *testing.T, version byte, prefix, play string) {
+	cfg, opts := conformanceConfig(), Options{Data: t.TempDir()}
+	cfg.Storage.Level, cfg.Storage.SyncInterval, cfg.Storage.MaxSize = spool.Buffered, time.Minute, 1<<20
+	b := start(t, cfg, opts)
+	s := &stage{b: b.Broker, t: t, version: version, prefix: prefix, settle: func(holds func() bool) { eventually(t, holds) }}
+	s.open = func(version byte) *peer { return dial(t, b.address, version) }
+	s.restart = func() {
+		b.stop()
+		b = start(t, cfg, opts)
+		s.b = b.Broker
+	}
+	s.run(play)
 }
 
 func (s *stage) run(play string) {
@@ -113,6 +130,13 @@ func (s *stage) run(play string) {
 			continue
 		}
 		s.line = strings.TrimSpace(line)
+		if words[0] == "restart" {
+			for _, w := range s.clients {
+				_ = w.conn.Close() // the broker would wait for them
+			}
+			s.restart()
+			continue
+		}
 		if words[0] == "wait" {
 			d, err := time.ParseDuration(words[1])
 			s.check(err == nil, "%v", err)
@@ -153,6 +177,8 @@ func (s *stage) act(name, verb string, args []string) {
 		w.send([]byte{0xc0, 0})
 		first, body := s.next(w)
 		s.check(first == 0xd0, "got %#02x % x", first, body)
+	case "done":
+		s.finish(w)
 	case "cut", "bye":
 		s.leave(name, w, verb == "bye")
 	case "closed":
@@ -262,19 +288,26 @@ func (s *stage) receive(w *peer, ack bool, args []string) {
 func (s *stage) leave(name string, w *peer, politely bool) {
 	s.t.Helper()
 	if politely {
-		for key := range s.rels {
-			if strings.HasPrefix(key, fmt.Sprintf("%p ", w)) {
-				first, body, err := w.next()
-				s.check(err == nil && first == 0x62, "got %#02x % x, error %v", first, body, err)
-				w.send(frame(0x70, body))
-				delete(s.rels, key)
-			}
-		}
+		s.finish(w)
 		w.send([]byte{0xe0, 0})
 		w.expectClosed()
 	}
 	_ = w.conn.Close()
 	s.settle(func() bool { return !s.connected(name) })
+}
+
+// finish takes what a client has got at QoS 2 to its end.
+func (s *stage) finish(w *peer) {
+	s.t.Helper()
+	for key := range s.rels {
+		if strings.HasPrefix(key, fmt.Sprintf("%p ", w)) {
+			first, body, err := w.next()
+			s.check(err == nil && first == 0x62, "got %#02x % x, error %v", first, body, err)
+			w.send(frame(0x70, body))
+			delete(s.rels, key)
+		}
+	}
+	w.ping() // the last PUBCOMP has been worked on
 }
 
 // connected reports whether the session of a client has a connection.
