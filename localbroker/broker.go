@@ -87,6 +87,7 @@ type Broker struct {
 	opened  bool   // of Open
 	system  system // publishes $SYS
 	trace   *trace.Log
+	shares  shares
 	events  eventLog
 
 	mu       sync.Mutex
@@ -193,11 +194,19 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // Record appends recs to the log and then, whatever came of that, shows the
 // values of points to LAN subscribers: a full disk must not blind the panel
 // beside the machine. Those that a stored session wants at QoS 1 or 2 are
-// appended to the session log, too. It never waits for a subscriber. The error
+// appended to the session log at the same time. It never waits for a subscriber. The error
 // is the log's; recs are not kept.
 func (b *Broker) Record(recs []mapping.Record) error {
+	plan, wanted := b.planPoints(recs)
+	queued := make(chan struct{})
+	if len(wanted) > 0 {
+		go b.queuePoints(wanted, queued)
+	} else {
+		close(queued)
+	}
 	err := b.appender.Append(recs)
-	b.board.Record(recs, b.queuePoints(recs))
+	<-queued
+	b.board.Record(recs, plan)
 	return err
 }
 

@@ -44,6 +44,7 @@ type conn struct {
 	began   time.Time // when the packet began that is not yet complete; zero: there is none
 	idle    time.Duration
 	allowed topicRights // of the topic published last
+	rate    bucket      // of its messages
 
 	client // set by the CONNECT
 }

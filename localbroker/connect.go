@@ -68,7 +68,7 @@ func (c *conn) connect(req *wire.Connect) error {
 	s.setConn(c)
 	c.broker.gate.established(c.Conn)
 	s.out.Attach(c, outbound.LinkOptions{
-		Version: c.version, ReceiveMaximum: req.ReceiveMaximum, MaxPacket: int(req.MaxPacket), AliasMax: req.AliasMax,
+		Version: c.version, ReceiveMaximum: req.ReceiveMaximum, MaxPacket: int(req.MaxPacket), AliasMax: min(req.AliasMax, uint16(c.broker.cfg.Limits.TopicAliases)),
 	})
 	c.broker.count.enter()
 	c.noteConnect()

@@ -53,6 +53,9 @@ func (c *conn) publish() error {
 	p, s, b := &c.packet, c.session, c.broker
 	m := &p.Message
 	m.Origin = s.id
+	if err := c.pace(m, b.upstream(m.Topic)); err != nil {
+		return err
+	}
 	b.count.received.Add(1)
 	c.received.Add(1)
 	c.noteReceived(m, p.ID, p.Dup)
@@ -124,7 +127,7 @@ func (j *job) stored() bool { return j.upstream || len(j.queued) > 0 || len(j.op
 // route notes in j what has to be stored of its message.
 func (b *Broker) route(j *job) {
 	m := j.message
-	j.upstream = len(b.cfg.LAN) > 0 && topics.MatchesAny(b.cfg.LAN, m.Topic)
+	j.upstream = b.upstream(m.Topic)
 	if m.QoS > 0 && b.storedCount.Load() > 0 {
 		j.plan = new(board.Plan)
 		j.queued = b.board.Plan(nil, m, j.plan, b.moment)
@@ -138,6 +141,11 @@ func (b *Broker) route(j *job) {
 	if m.QoS == 2 && j.conn != nil && j.session.stored() {
 		j.ops, j.once = append(j.ops, state.PutReceived(j.session.id, j.id)), len(j.queued) > 0
 	}
+}
+
+// upstream reports whether the messages of a topic go into the log.
+func (b *Broker) upstream(topic string) bool {
+	return len(b.cfg.LAN) > 0 && topics.MatchesAny(b.cfg.LAN, topic)
 }
 
 // delivered has a stored message delivered and acknowledged; nil ends a group.

@@ -42,6 +42,7 @@ type Stats struct {
 	// Dropped counts messages that a slow subscriber did not get; of a
 	// retained topic it got a newer one instead.
 	Dropped     uint64                `json:"dropped"`
+	Paced       uint64                `json:"paced"`        // times that a client was held up by publish_rate or lan_per_hour
 	LANAppended uint64                `json:"lan_appended"` // messages of LAN clients the log has taken
 	LANLost     uint64                `json:"lan_lost"`     // QoS 0 messages and wills the log refused
 	Refused     map[wire.Cause]uint64 `json:"refused"`
@@ -95,9 +96,10 @@ type ClientStats struct {
 
 // counters is what Stats is made of.
 type counters struct {
-	received, appended, lost, panics, connects, expired, bytesIn, bytesOut atomic.Uint64
-	left                                                                   atomic.Uint64 // connections that have ended
-	since                                                                  atomic.Int64  // Unix time in ns; 0: not begun
+	received, appended, lost, paced, panics, connects, expired, bytesIn, bytesOut atomic.Uint64
+
+	left  atomic.Uint64 // connections that have ended
+	since atomic.Int64  // Unix time in ns; 0: not begun
 
 	connected, most atomic.Int64 // clients, and the most at a time
 

@@ -270,22 +270,23 @@ func (b *Broker) queueNext() uint64 {
 	return 0
 }
 
-// queuePoints appends to the session log the samples that a stored session
-// wants, and returns what was decided of them.
-func (b *Broker) queuePoints(recs []mapping.Record) *board.Plan {
-	queue := b.disk().queue
-	if queue == nil || b.storedCount.Load() == 0 {
-		return nil
+// planPoints returns the samples that a stored session wants, and what was
+// decided of recs.
+func (b *Broker) planPoints(recs []mapping.Record) (*board.Plan, []mapping.Record) {
+	if b.disk().queue == nil || b.storedCount.Load() == 0 {
+		return nil, nil
 	}
 	plan := new(board.Plan)
-	wanted := b.board.PlanRecords(nil, recs, plan, b.moment)
-	if len(wanted) == 0 {
-		return plan
-	}
-	if err := queue.Append(wanted); err != nil {
+	return plan, b.board.PlanRecords(nil, recs, plan, b.moment)
+}
+
+// queuePoints appends samples to the session log and closes done. When the disk
+// refuses them, stored sessions lose them: the upstreams may have them.
+func (b *Broker) queuePoints(wanted []mapping.Record, done chan<- struct{}) {
+	defer close(done)
+	if err := b.disk().queue.Append(wanted); err != nil {
 		b.count.lost.Add(uint64(len(wanted)))
 	}
-	return plan
 }
 
 // Trust tells the session log that the wall clock can be believed at now: see
@@ -341,7 +342,19 @@ func (b *Broker) keepAges(ctx context.Context) {
 			return
 		case <-ticker.C:
 			b.keepAge()
+			b.forgetExpired()
 		}
+	}
+}
+
+// forgetExpired forgets the retained messages whose time is over.
+func (b *Broker) forgetExpired() {
+	var ops []state.Op
+	for _, topic := range b.board.Expired(time.Now()) {
+		ops = append(ops, state.DeleteRetained(topic))
+	}
+	if err := b.keep(ops...); err != nil {
+		b.log.Warn("the end of retained messages is not stored", "error", err)
 	}
 }
 

@@ -44,11 +44,17 @@ func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
 	b.wills.Add(1)
 	s.will = &delayedWill{wills: &b.wills, timer: time.AfterFunc(delay, func() {
 		defer b.wills.Done()
-		b.sendWill(s, will)
+		s.life.Lock()
+		defer s.life.Unlock()
+		if s.ended || s.connection() == nil {
+			b.sendWill(s, will)
+		}
 	})}
 }
 
 // sendWill treats a will as a message of the client that nobody acknowledges.
+// s.life is held, so that the will of the next connection is stored after this
+// one is forgotten.
 func (b *Broker) sendWill(s *session, will *wire.Will) {
 	m := will.At(time.Now())
 	b.stampDeath(m)
@@ -58,7 +64,7 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 		m.Retain = false
 	}
 	b.route(&j)
-	if s.stored() {
+	if s.stored() && !s.ended && b.disk().store != nil {
 		j.ops = append(j.ops, state.DeleteWill(s.id))
 	}
 	s.waiting.Add(1)
@@ -66,16 +72,4 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 		s.waiting.Add(-1)
 		b.count.lost.Add(1)
 	}
-}
-
-// stopWills takes back the wills that wait and waits for those on their way.
-// Those of stored sessions go out after the next start.
-func (b *Broker) stopWills() {
-	for _, s := range b.allSessions() {
-		s.life.Lock()
-		s.will.cancel()
-		s.will = nil
-		s.life.Unlock()
-	}
-	b.wills.Wait()
 }
