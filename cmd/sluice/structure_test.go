@@ -43,7 +43,7 @@ var mayImport = map[string][]string{
 	"localbroker/peertest":     {"localbroker", "mapping", "sources", "configs"},
 	"publish":                  {"mapping", "sources", "configs"},
 	"publish/cutproxy":         {},
-	"publish/standin":          {"mapping"},
+	"publish/standin":          {"mapping", "localbroker/wire", "localbroker/topics"},
 	"sparkplug":                {"mapping", "sources", "configs"},
 	"dashboard":                {"mapping", "sources", "configs"},
 	"cmd/sluice":               {"*"},
