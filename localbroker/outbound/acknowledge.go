@@ -2,8 +2,8 @@ package outbound
 
 import "sluice/localbroker/wire"
 
-// Acknowledge takes a PUBACK, PUBREC or PUBCOMP of the client. Its answers are
-// queued to the link; the caller flushes. A refusal ends the connection.
+// Acknowledge takes a PUBACK, PUBREC or PUBCOMP of the client. Its answers, and
+// what there is room for now, are queued to the link; the caller flushes. A refusal ends the connection.
 //
 // A PUBACK or PUBCOMP for an identifier that is not in use is ignored; a
 // PUBREC is answered with a PUBREL that says so [MQTT-4.3.3-8].
@@ -23,7 +23,7 @@ func (s *Session) Acknowledge(kind byte, id uint16, reason byte) *wire.Refusal {
 	}
 	s.mu.Unlock()
 	if refusal == nil && waiting {
-		s.pump()
+		s.queueWaiting() // one write for all that the acknowledgements of one read make room for
 	}
 	return refusal
 }

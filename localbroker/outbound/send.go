@@ -220,11 +220,19 @@ func (s *Session) Room() {
 // what was missed, then snapshots. One goroutine does so at a time; who finds
 // it at work has it look again, as there may be more room since.
 func (s *Session) pump() {
+	if link := s.queueWaiting(); link != nil {
+		link.Flush()
+	}
+}
+
+// queueWaiting is pump without the Flush, which is for the caller to do on
+// the link that it returns; nil: there is none, or somebody else is at it.
+func (s *Session) queueWaiting() Link {
 	s.mu.Lock()
 	s.pumpAgain = true
 	if s.pumping {
 		s.mu.Unlock()
-		return
+		return nil
 	}
 	s.pumping = true
 	link := s.link
@@ -235,9 +243,7 @@ func (s *Session) pump() {
 	}
 	s.pumping = false
 	s.mu.Unlock()
-	if link != nil {
-		link.Flush()
-	}
+	return link
 }
 
 // pumpQueue sends what waits for the window, and reports whether all was sent.
