@@ -195,7 +195,7 @@ func (q *committer) store(group []job) (errs [3]error) {
 	w.gather(group, false)
 	wrote := [3]bool{len(w.upstream) > 0, len(w.queued) > 0 && q.queue != nil, len(w.ops) > 0 && q.keep != nil}
 	if w.once {
-		errs = q.storeOnce(group, &w)
+		wrote, errs = q.storeOnce(group, &w)
 	} else {
 		errs = q.storeAtOnce(&w, wrote)
 	}

@@ -270,6 +270,9 @@ func (p *publisher) hear(first byte, body []byte) error {
 			continue
 		}
 		switch {
+		case len(body) > 2 && body[2] == 0x97 && p.cut:
+			s.sent = false // it is said again when the disk is back
+			return io.EOF
 		case len(body) > 2 && body[2] != 0 && (first != 0x70 || body[2] != 0x92):
 			return fmt.Errorf("%s: %#x refused with %#x", p.id, first, body[2])
 		case first == 0x50 && p.qos == 2:

@@ -15,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -204,6 +205,10 @@ func (d *dying) fatal(err error, dead bool, more ...any) {
 	}
 	if err == nil || dead && !errors.Is(err, errSession) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &net)) {
 		return
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = d.cmd.Process.Signal(syscall.SIGQUIT) // it says what it is doing
+		_ = d.cmd.Wait()                          // an error, therefore
 	}
 	d.t.Errorf("%v %s\n%s", err, fmt.Sprint(more...), d.stderr)
 }

@@ -33,9 +33,10 @@ func hasOnce(group []job) bool {
 	return slices.ContainsFunc(group, func(j job) bool { return j.once })
 }
 
-// storeOnce writes to the stores in turn.
-func (q *committer) storeOnce(group []job, w *writes) (errs [3]error) {
+// storeOnce writes to the stores in turn, and says to which it did.
+func (q *committer) storeOnce(group []job, w *writes) (wrote [3]bool, errs [3]error) {
 	if len(w.upstream) > 0 {
+		wrote[0] = true
 		if errs[0] = q.log.Append(w.upstream); errs[0] != nil {
 			w.gather(group, true)
 		}
@@ -44,19 +45,20 @@ func (q *committer) storeOnce(group []job, w *writes) (errs [3]error) {
 		w.queued = append(w.queued, note)
 	}
 	if n := len(w.queued); n > 0 {
+		wrote[1] = true
 		if errs[1] = q.queue(w.queued); errs[1] != nil {
 			errs[2] = errs[1]
-			return errs
+			return wrote, errs
 		}
 		q.noted = w.queued[n-1].Seq
 	}
-	if len(w.ops) > 0 && q.noted > 0 {
-		w.ops = append(w.ops, state.PutMark(q.noted))
-	}
 	if len(w.ops) > 0 {
-		errs[2] = q.keep(w.ops...)
+		if q.noted > 0 {
+			w.ops = append(w.ops, state.PutMark(q.noted))
+		}
+		wrote[2], errs[2] = true, q.keep(w.ops...)
 	}
-	return errs
+	return wrote, errs
 }
 
 // receivedNote returns the note of a group, without the jobs that go upstream
