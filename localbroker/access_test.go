@@ -387,3 +387,38 @@ func TestDNSRebindingIsNoOrigin(t *testing.T) {
 		}
 	}
 }
+
+// TestNoWillOfAUserWhoWasTakenOut: the will is a message, and nobody's who has no
+// rights.
+func TestNoWillOfAUserWhoWasTakenOut(t *testing.T) {
+	cfg := testConfig()
+	cfg.Users = usersPath(t, testUsers)
+	b := start(t, cfg, Options{})
+	watcher := dial(t, b.address, 5).connect("watcher")
+	watcher.subscribe("lan/#", 0)
+	in := func(id, name string) *peer {
+		w := dial(t, b.address, 5)
+		w.send(w.connectFrame(id, 0xc6, 60, nil, w.props(), text("lan/hmi/will"), text("gone: "+id), text(name), text("secret")))
+		if body := w.expect(0x20); body[1] != 0 {
+			t.Fatalf("connack % x", body)
+		}
+		return w
+	}
+	one, two := in("one", "hmi"), in("two", "admin")
+	data, err := os.ReadFile(string(cfg.Users))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(string(cfg.Users), []byte(strings.Replace(string(data), "name: hmi", "name: other", 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	b.rightsChanged()
+	one.expectClosed()
+	_ = two.conn.Close() // its user is there still
+	if _, payload, _ := watcher.message(); payload != "gone: two" {
+		t.Errorf("will %q", payload)
+	}
+	if n := b.Stats().Refused[wire.RefusedACL]; n != 1 {
+		t.Errorf("%d wills were refused", n)
+	}
+}

@@ -74,6 +74,9 @@ func parseAddress(text string) (address, error) {
 		if hostPort != "" {
 			return a, fmt.Errorf("http:// is the address of the section http, and takes a path only, as http:///mqtt")
 		}
+		if a.path == "/" || a.path == "/healthz" || a.path == "/metrics" || strings.HasPrefix(a.path, "/api/") {
+			return a, fmt.Errorf("the path %s is taken on the HTTP endpoint", a.path)
+		}
 		return a, nil
 	}
 	if !strings.Contains(hostPort, ":") {

@@ -84,6 +84,7 @@ func TestWhatListenersNeed(t *testing.T) {
 		"unix, too long":                   {Listener{Address: "unix:///" + strings.Repeat("x", 107)}, "107 bytes"},
 		"http":                             {Listener{Address: "http:///mqtt"}, ""},
 		"http with a host":                 {Listener{Address: "http://0.0.0.0:80/mqtt"}, "takes a path only"},
+		"http on a path that is taken":     {Listener{Address: "http:///api/v1/status"}, "is taken"},
 		"certificates alone":               {Listener{Address: tlsAll, Login: access.LoginCertificate, ClientCerts: access.CertsAny}, ""},
 		"certificates without mode":        {Listener{Address: tlsAll, Login: access.LoginCertificate}, "needs client certificates"},
 		"mode without login":               {Listener{Address: tlsAll, Users: users, ClientCerts: access.CertsAny}, "does nothing"},

@@ -57,13 +57,18 @@ func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
 // one is forgotten.
 func (b *Broker) sendWill(s *session, will *wire.Will) {
 	m := will.At(time.Now())
-	b.stampDeath(m)
-	j := job{message: m, session: s, stamp: b.clock.Now()}
-	if m.Retain && !b.board.Fits(m) {
-		b.count.refuse(wire.RefusedRetained)
-		m.Retain = false
+	j := job{session: s, stamp: b.clock.Now()}
+	if b.mayLeave(s, m.Topic) {
+		b.stampDeath(m)
+		if m.Retain && !b.board.Fits(m) {
+			b.count.refuse(wire.RefusedRetained)
+			m.Retain = false
+		}
+		j.message = m
+		b.route(&j)
+	} else {
+		b.count.refuse(wire.RefusedACL)
 	}
-	b.route(&j)
 	if s.stored() && !s.ended && b.disk().store != nil {
 		j.ops = append(j.ops, state.DeleteWill(s.id))
 	}
@@ -72,4 +77,15 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 		s.waiting.Add(-1)
 		b.count.lost.Add(1)
 	}
+}
+
+// mayLeave reports whether a will may go out now: its client may have lost its
+// rights since the CONNECT, or the topic be that of a point meanwhile. Nobody
+// has asked who the client of a stored will is before it comes back.
+func (b *Broker) mayLeave(s *session, topic string) bool {
+	if identity := s.identity.Load(); identity != nil {
+		return b.rules.MayPublish(identity, topic)
+	}
+	_, point := (*b.pointTopics.Load())[topic]
+	return !point
 }

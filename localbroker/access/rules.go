@@ -349,7 +349,8 @@ func likeAny(patterns []string, name string) bool {
 func (r *Rules) ForgetFailures() { r.logins.forget() }
 
 // Recheck sets the rights of a connected client anew after a change of users or
-// certificates. A refusal says that it may no longer be connected.
+// certificates. A refusal says that it may no longer be connected; it then has no
+// rights any more, so that its will goes nowhere.
 func (r *Rules) Recheck(id *Identity) *wire.Refusal {
 	if id.chain != nil {
 		name, err := r.certificate(id.policy, id.chain)
@@ -357,13 +358,16 @@ func (r *Rules) Recheck(id *Identity) *wire.Refusal {
 			err = fmt.Errorf("the name of certificate %q was changed", id.Cert)
 		}
 		if err != nil {
+			id.rights.Store(new(rights))
+			r.generation.Add(1)
 			return refuse(wire.RefusedCertificate, wire.CodeAdministrative, "%v", err)
 		}
 	}
 	refused := r.allow(id, r.usersOf(id.policy))
-	r.generation.Add(1)
 	if refused != nil {
 		refused.Code = wire.CodeAdministrative
+		id.rights.Store(new(rights))
 	}
+	r.generation.Add(1)
 	return refused
 }
