@@ -360,6 +360,11 @@ func TestRulesOfSessions(t *testing.T) {
 			A open
 			A > 10 "MQTT" version: 05 flags: 02 keep: 003c props: 05 27 00000002 id: "A"
 			A closed`},
+		{"a client that just takes its CONNACK", "5", `
+			A open
+			A > 10 "MQTT" version: 05 flags: 02 keep: 003c props: 05 27 00000010 id: "A"
+			A < 20 00 00 *
+			A quiet`},
 		{"AUTH that nobody asked for", "5", `
 			A connect clean
 			A > f0 reason: 19

@@ -49,7 +49,7 @@ func (c *conn) connect(req *wire.Connect) error {
 		return c.reject(req, refused)
 	}
 	c.limits(req, &answer)
-	if refused := connackFits(req, answer); refused != nil {
+	if refused := c.connackFits(req, answer); refused != nil {
 		c.answered = true // by saying nothing
 		return refused
 	}
@@ -130,9 +130,11 @@ func (c *conn) limits(req *wire.Connect, answer *wire.Connack) {
 }
 
 // connackFits refuses a client that takes no packets as large as its CONNACK
-// can become [MQTT-3.1.2-24].
-func connackFits(req *wire.Connect, answer wire.Connack) *wire.Refusal {
-	answer.SessionExpiry = new(uint32)
+// will be [MQTT-3.1.2-24].
+func (c *conn) connackFits(req *wire.Connect, answer wire.Connack) *wire.Refusal {
+	if expiry := c.broker.sessionExpiry(req.SessionExpiry); expiry != req.SessionExpiry {
+		answer.SessionExpiry = &expiry
+	}
 	if req.MaxPacket == 0 || len(wire.AppendConnack(nil, req.Version, answer)) <= int(req.MaxPacket) {
 		return nil
 	}
