@@ -74,6 +74,15 @@ func (c *Config) listener(i int) Listener {
 	return l
 }
 
+// Effective returns the listeners with what they leave out filled in.
+func (c *Config) Effective() []Listener {
+	list := make([]Listener, len(c.Listen))
+	for i := range list {
+		list[i] = c.listener(i)
+	}
+	return list
+}
+
 // inherit sets what is left out, if what Config says counts.
 func inherit[T comparable](value *T, from T, counts bool) {
 	var none T

@@ -76,9 +76,6 @@ func TestBrokerClients(t *testing.T) {
 	if _, errs, code := sluice(t.Context(), "broker", "clients", "-c", p.path); code != exitInternal || !strings.Contains(errs, "no gateway runs") {
 		t.Errorf("after the end: %d %s", code, errs)
 	}
-	p.log = newEvents()
-	p.run(t) // the leftover of a killed gateway is no obstacle, and neither is none
-	p.brokerAddr(t)
 }
 
 // controlled runs a gateway that has nothing but its control socket.

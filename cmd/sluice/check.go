@@ -80,6 +80,7 @@ type forecast struct {
 	MQTT      []mqttForecast     `json:"mqtt"`
 	Upstreams []upstreamForecast `json:"upstreams"`
 	Buffer    bufferForecast     `json:"buffer"`
+	Broker    *brokerForecast    `json:"broker"` // null: switched off
 }
 
 type pointForecast struct {
@@ -146,7 +147,7 @@ const (
 
 // forecast reckons what the site will do, without opening anything.
 func (s *site) forecast() *forecast {
-	f := &forecast{Site: s.model.Name, Points: []pointForecast{}, Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
+	f := &forecast{Site: s.model.Name, Broker: s.brokerForecast(), Points: []pointForecast{}, Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
 	var samples, polls, topicBytes float64
 	type poll struct {
 		device int

@@ -65,6 +65,7 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 			u.Topic, u.Order, digits(u.Messages), size(u.PerDay))
 	}
 	f.Buffer.print(b)
+	f.Broker.print(b)
 }
 
 func (f *forecast) printPoints(b *bytes.Buffer) {

@@ -287,7 +287,7 @@ func TestEveryProblemCodeIsExplained(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, code := range []string{codeUpstreamTwice, codeBus, codeUnreadable, codeOverload, codeForget,
-		codeNoBroker, codeLoop, codeNobody} {
+		codeNoBroker, codeLoop, codeNobody, codeLANNowhere, codeNoBirths} {
 		if !strings.Contains(string(page), "## "+code+" ") {
 			t.Errorf("%s is not in docs/problems.md", code)
 		}

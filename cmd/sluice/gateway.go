@@ -110,11 +110,14 @@ func (g *gateway) prepare(s *site, old *parts) (*parts, error) {
 	return p, nil
 }
 
+// sessionsFolder is the folder of the local broker below that of the log.
+const sessionsFolder = "sessions"
+
 func (g *gateway) newBroker(s *site) (*broker, error) {
 	cfg := s.Broker
 	cfg.Storage.Inherit(s.Buffer.Effective())
 	b, err := localbroker.New(cfg, g.spool, localbroker.Options{Site: s.model.Name, Gateway: s.model.Gateway, Points: s.points(),
-		Data: filepath.Join(s.Buffer.Dir, "sessions"), Certs: s.certs(), Clock: g.clock, Version: g.build.Version, Trace: &g.trace,
+		Data: filepath.Join(s.Buffer.Dir, sessionsFolder), Certs: s.certs(), Clock: g.clock, Version: g.build.Version, Trace: &g.trace,
 		Log: g.log.With("stage", "broker")})
 	if err != nil {
 		return nil, err

@@ -130,6 +130,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	problems = append(problems, s.upstreamProblems(doc)...)
 	problems = append(problems, s.forgetProblems(doc)...)
 	problems = append(problems, s.topicProblems(doc)...)
+	problems = append(problems, s.brokerProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {
 		return s.refuse(problems)
