@@ -94,7 +94,7 @@ func TestPointsOfAReloadReplaceTheOld(t *testing.T) {
 	w.ping() // and nothing else
 }
 
-// TestBurstsToMQTT5SubscribersNeverFreeze is what froze the whole of mochi in
+// TestBurstsToMQTT5SubscribersNeverFreeze is what froze a former server in
 // 8 of 12 runs, and left 160 of 200 messages for ever undelivered with a
 // receive maximum of 20.
 func TestBurstsToMQTT5SubscribersNeverFreeze(t *testing.T) {

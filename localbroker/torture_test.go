@@ -25,7 +25,7 @@ import (
 )
 
 // TestMutatedPackets sends good packets with a few bytes changed through the
-// whole of guard and mochi.
+// whole of the broker.
 func TestMutatedPackets(t *testing.T) {
 	rounds := 1000
 	if os.Getenv("SLUICE_TORTURE") != "" {
