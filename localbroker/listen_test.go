@@ -199,7 +199,15 @@ func TestWebSocketOnTheHTTPEndpoint(t *testing.T) {
 	if body := w.expect(0x20); body[1] != wire.CodeBadLogin {
 		t.Errorf("an anonymous client behind a proxy: % x", body)
 	}
-	eventually(t, func() bool { return b.Stats().Clients == 0 })
+	if _, _, err := proxied.NextReader(); !websocket.IsCloseError(err, websocket.CloseNormalClosure) {
+		t.Errorf("the end of a WebSocket: %v", err)
+	}
+	_ = proxied.Close()
+	eventually(t, func() bool { // the gate has room again
+		b.gate.mu.Lock()
+		defer b.gate.mu.Unlock()
+		return b.gate.all == 0
+	})
 	first, _ := open("/mqtt", "", "")
 	page := newPeer(t, &webConn{Conn: first.NetConn(), web: first}, 5).connect("page")
 	page.publish("lan/x", "1", 1, 1, false)

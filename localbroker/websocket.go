@@ -160,6 +160,13 @@ func (c *webConn) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// CloseWrite sends the last frame. The client answers it and leaves the end of
+// the connection to the server (RFC 6455 §7.1.1).
+func (c *webConn) CloseWrite() error {
+	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
+	return c.web.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(webHeaderTime))
+}
+
 // SetReadDeadline bounds reading.
 func (c *webConn) SetReadDeadline(t time.Time) error { return c.web.SetReadDeadline(t) }
 
