@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
@@ -15,45 +16,61 @@ import (
 	"sluice/localbroker/trace"
 )
 
-// brokerAddr returns the address that the local broker listens on.
-func (p *process) brokerAddr(t *testing.T) (addr string) {
+// brokerAddr returns the address that the local broker listens on, after it
+// has opened its listener times times.
+func (p *process) brokerAddr(t *testing.T, times int) (addr string) {
 	t.Helper()
 	p.log.await(t, "the address of the local broker", func(text string) bool {
-		_, after, found := strings.Cut(text, "bound=")
-		if found {
-			addr = strings.Fields(after)[0]
+		all := strings.Split(text, "bound=")
+		if len(all) <= times {
+			return false
 		}
-		return found
+		addr = strings.Fields(all[times])[0]
+		return true
 	})
 	return addr
 }
 
 // lanClient connects to a broker with raw packets.
 //
-//	CONNECT: 10 len, 0004 MQTT, 04 version, 02 clean session, 003c keep-alive, client id
-//	CONNACK: 20 02 00 00
-func lanClient(t *testing.T, addr, id string) net.Conn {
+//	CONNECT: 10 len, 0004 MQTT, 04 version, flags, 003c keep-alive, client id
+//	CONNACK: 20 02 session present, 00
+func lanClient(t *testing.T, addr, id string, clean bool) (conn net.Conn, present bool) {
 	t.Helper()
-	conn, err := net.Dial("tcp", addr)
-	if err != nil {
+	var err error
+	if conn, err = net.Dial("tcp", addr); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() }) // the test may have closed it
-	connect := "\x00\x04MQTT\x04\x02\x00\x3c\x00" + string(rune(len(id))) + id
-	if _, err := io.WriteString(conn, "\x10"+string(rune(len(connect)))+connect); err != nil {
+	flags := "\x00"
+	if clean {
+		flags = "\x02"
+	}
+	connect := "\x00\x04MQTT\x04" + flags + "\x00\x3c\x00" + string(rune(len(id))) + id
+	reply := exchange(t, conn, "\x10"+string(rune(len(connect)))+connect, 4)
+	if reply[:2] != "\x20\x02" || reply[3] != 0 {
+		t.Fatalf("CONNACK %x", reply)
+	}
+	return conn, reply[2] == 1
+}
+
+// exchange sends a packet and reads n bytes.
+func exchange(t *testing.T, conn net.Conn, packet string, n int) string {
+	t.Helper()
+	if _, err := io.WriteString(conn, packet); err != nil {
 		t.Fatal(err)
 	}
-	reply := make([]byte, 4)
-	if _, err := io.ReadFull(conn, reply); err != nil || string(reply) != "\x20\x02\x00\x00" {
-		t.Fatalf("CONNACK %x, %v", reply, err)
+	reply := make([]byte, n)
+	if _, err := io.ReadFull(conn, reply); err != nil {
+		t.Fatalf("%x, %v", reply, err)
 	}
-	return conn
+	return string(reply)
 }
 
 // The sessions one by one, on the command line and on the status page.
 func TestBrokerClients(t *testing.T) {
 	p := start(t, "site: plant\nbuffer: { dir: data }\nbroker: { listen: [\"127.0.0.1:0\"] }\nhttp: { listen: \"127.0.0.1:0\" }\n")
-	lanClient(t, p.brokerAddr(t), "panel-1")
+	lanClient(t, p.brokerAddr(t, 1), "panel-1", true)
 	out, errs, code := sluice(t.Context(), "broker", "clients", "-c", p.path)
 	if code != exitOK || !strings.HasPrefix(out, "1 connected, 1 session, ") || !strings.Contains(out, "\n  panel-1 ") {
 		t.Errorf("%d %s\n%s", code, errs, out)
@@ -163,5 +180,47 @@ func TestMessageLogOfTheSiteFile(t *testing.T) {
 	p.log.awaitText(t, "message log is off")
 	if strings.Contains(p.log.String(), "a stage has ended") {
 		t.Errorf("its end counts as a failure:\n%s", p.log)
+	}
+}
+
+// Neither a reload that replaces the broker, nor one that fails and goes back,
+// loses a session or a message that waits for it.
+func TestReloadKeepsSessions(t *testing.T) {
+	const text = "site: plant\nbuffer: { dir: data }\nhttp: { listen: off }\nbroker: { listen: [\"127.0.0.1:0\"], publish: [lan/#]%s }\n"
+	p := start(t, fmt.Sprintf(text, ""))
+	addr := p.brokerAddr(t, 1)
+	panel, _ := lanClient(t, addr, "panel", false)
+	exchange(t, panel, "\x82\x0a\x00\x01\x00\x05lan/#\x01", 5) // SUBSCRIBE, QoS 1
+	if err := panel.Close(); err != nil {
+		t.Fatal(err)
+	}
+	publish := func(payload string) {
+		t.Helper()
+		pump, _ := lanClient(t, addr, "pump", true)
+		exchange(t, pump, "\x32\x0a\x00\x05lan/a\x00\x07"+payload, 4) // PUBLISH, QoS 1, id 7; PUBACK
+	}
+	publish("1")
+	write(t, p.path, fmt.Sprintf(text, ", limits: { inflight: 16 }"))
+	hangUp(t)
+	addr = p.brokerAddr(t, 2)
+	publish("2")
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }() // nothing depends on it
+	write(t, p.path, strings.Replace(fmt.Sprintf(text, ""), "127.0.0.1:0", taken.Addr().String(), 1))
+	hangUp(t)
+	p.log.awaitText(t, "the old one goes on")
+	addr = p.brokerAddr(t, 3)
+	publish("3")
+	panel, present := lanClient(t, addr, "panel", false)
+	if !present {
+		t.Error("the session is gone")
+	}
+	for _, want := range []string{"1", "2", "3"} { // with or without DUP: an earlier broker may have sent it
+		if got := exchange(t, panel, "", 12); got[0]&^8 != 0x32 || got[4:9] != "lan/a" || got[11:] != want {
+			t.Errorf("%x, want the message %s", got, want)
+		}
 	}
 }
