@@ -28,7 +28,7 @@ broker:
   listen: [{listen}]
   publish: ["#"]
   keep_alive_max: 60s
-  lan: ["TopicA/#", "Topic/#", "/TopicA/#", "fromb/#", "client_test5/#"]
+  read: ["TopicA/#", "Topic/#", "/TopicA/#", "fromb/#", "client_test5/#"]
 `
 
 // program builds the program once for all tests and returns its path.
