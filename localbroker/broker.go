@@ -71,6 +71,9 @@ type Broker struct {
 	count     counters
 	buffers   buffers
 	batch     board.Batch // of the committer
+	// acknowledged are the sessions that the committer has something said to in
+	// the present group.
+	acknowledged []*session
 
 	listeners []*listener
 	running   atomic.Bool

@@ -152,6 +152,11 @@ func (b *Broker) upstream(topic string) bool {
 func (b *Broker) delivered(j *job) {
 	if j == nil {
 		b.batch.Flush()
+		for _, s := range b.acknowledged {
+			s.flush()
+		}
+		clear(b.acknowledged)
+		b.acknowledged = b.acknowledged[:0]
 		return
 	}
 	if j.message != nil {
@@ -159,7 +164,9 @@ func (b *Broker) delivered(j *job) {
 	}
 	if j.conn != nil && j.message != nil && j.message.QoS > 0 {
 		j.session.taken(j.conn, j.id, j.message.QoS)
-		j.session.flush()
+		if n := len(b.acknowledged); n == 0 || b.acknowledged[n-1] != j.session {
+			b.acknowledged = append(b.acknowledged, j.session) // one write for those of a group
+		}
 	}
 }
 
