@@ -3,6 +3,7 @@ package localbroker
 import (
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"sluice/localbroker/board"
@@ -30,9 +31,11 @@ type job struct {
 	plan     *board.Plan
 	upstream bool             // into the log
 	queued   []mapping.Record // into the session log
-	ops      []state.Op       // into the state
-	stamp    sources.Stamp
-	once     bool // at QoS 2 of a stored session: ops hold its identifier
+	// late, if not nil, makes queued once all that came before is delivered.
+	late  func() []mapping.Record
+	ops   []state.Op // into the state
+	stamp sources.Stamp
+	once  bool // at QoS 2 of a stored session: ops hold its identifier
 
 	// Whom to tell. A message is acknowledged by its QoS.
 	session *session // counts in its waiting; nil: nobody
@@ -148,6 +151,9 @@ func (q *committer) next(group []job) []job {
 		q.changed.Wait()
 	}
 	n := min(len(q.jobs), commitGroup)
+	if i := slices.IndexFunc(q.jobs[:n], func(j job) bool { return j.late != nil }); i >= 0 {
+		n = max(i, 1) // a group of its own
+	}
 	clear(group[:cap(group)])
 	group = append(group[:0], q.jobs[:n]...)
 	for i := range group {
@@ -166,6 +172,9 @@ func (q *committer) next(group []job) []job {
 // commit stores a group, then has each of its messages delivered and
 // acknowledged, or refuses it.
 func (q *committer) commit(group []job) {
+	if late := group[0].late; late != nil {
+		group[0].queued = late()
+	}
 	errs := q.store(group)
 	for i := range group {
 		j := &group[i]

@@ -6,6 +6,7 @@ import (
 	"sluice/localbroker/topics"
 	"sluice/localbroker/trace"
 	"sluice/localbroker/wire"
+	"sluice/mapping"
 )
 
 // subscribe acts on a SUBSCRIBE: what is granted is kept, then it counts, then
@@ -87,14 +88,16 @@ func (b *Broker) snapshot(c *conn, sub topics.Subscription, existed bool) {
 }
 
 // queueSnapshot puts the retained messages that a stored session gets at QoS 1
-// or 2 into the session log.
+// or 2 into the session log, behind the live ones that are there: the last one
+// is the newest.
 func (b *Broker) queueSnapshot(s *session, sub topics.Subscription) {
-	recs := b.board.SnapshotRecords(nil, s.out, sub, b.moment())
-	if len(recs) == 0 {
-		return
+	var recs []mapping.Record
+	late := func() []mapping.Record {
+		recs = b.board.SnapshotRecords(nil, s.out, sub, b.moment())
+		return recs
 	}
 	done := make(chan error, 1)
-	if b.committer.put(job{queued: recs, done: func(err error) { done <- err }}) != nil {
+	if b.committer.put(job{late: late, done: func(err error) { done <- err }}) != nil {
 		return // the broker stops
 	}
 	if <-done != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -15,14 +16,21 @@ import (
 
 // log is a session log in RAM, read by one session.
 type log struct {
-	records []mapping.Record
-	pos     int
+	mu      sync.Mutex
+	records []mapping.Record // guarded by mu
+	pos     int              // guarded by mu
 }
 
-func (l *log) Ready() bool              { return l.pos < len(l.records) }
+func (l *log) Ready() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.pos < len(l.records)
+}
 func (l *log) Ack(uint64, uint64) error { return nil }
 func (l *log) Rewind(bool) error        { return nil }
 func (l *log) Next(context.Context, bool, int) ([]mapping.Record, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	recs := l.records[l.pos:]
 	l.pos = len(l.records)
 	return recs, nil
@@ -55,6 +63,8 @@ func (w *world) publishPlanned(l *log, m *wire.Message) (stored int) {
 }
 
 func (l *log) append(recs []mapping.Record) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
 	for _, r := range recs {
 		r.Seq = uint64(len(l.records) + 1)
 		l.records = append(l.records, r)

@@ -45,7 +45,7 @@ const readAhead = 64
 func (s *Session) look() {
 	d := &s.drain
 	d.again = true
-	if d.running || s.link == nil {
+	if d.running || s.ended {
 		return
 	}
 	ctx, cancel := context.WithCancel(context.Background())
@@ -59,7 +59,8 @@ func (s *Session) look() {
 }
 
 // Look has a stored session look into its log: for what was appended without
-// Send, or that nobody wants.
+// Send, and past what it does not want, so that the log need not keep that. It
+// is called now and then, also without a connection.
 func (s *Session) Look() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,10 +113,16 @@ func (s *Session) round(ctx context.Context, link Link) bool {
 	s.drain.again = false
 	s.mu.Unlock()
 	err := s.settle()
-	if err == nil {
+	switch {
+	case err != nil:
+	case link == nil:
+		err = s.skim(ctx)
+	default:
 		err = s.sendLog(ctx)
 	}
-	link.Flush()
+	if link != nil {
+		link.Flush()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err != nil && ctx.Err() == nil {
@@ -254,6 +261,47 @@ func (s *Session) sendLog(ctx context.Context) error {
 			}
 		}
 	}
+}
+
+// skim marks what the session does not want, up to the first record that has
+// to wait for its client. There is no connection.
+func (s *Session) skim(ctx context.Context) error {
+	d := &s.drain
+	d.matcher.refresh(s)
+	s.mu.Lock()
+	d.pending, d.at, d.readTo = nil, 0, d.acked
+	s.mu.Unlock()
+	if err := s.store.Log.Rewind(false); err != nil {
+		return err
+	}
+	for s.store.Log.Ready() && ctx.Err() == nil {
+		recs, err := s.store.Log.Next(ctx, false, readAhead)
+		if err != nil {
+			return err
+		}
+		for i := range recs {
+			if s.waits(&recs[i]) {
+				return s.settle()
+			}
+		}
+		if err := s.settle(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waits reports whether a record has to wait for the client, and notes that it
+// was read otherwise.
+func (s *Session) waits(r *mapping.Record) bool {
+	_, _, wanted := s.messageOf(r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if f := s.window.bySeq(r.Seq); wanted && r.Seq > s.drain.completed && (f == nil || f.phase == phaseSent) {
+		return true
+	}
+	s.drain.readTo = r.Seq
+	return false
 }
 
 // readAll notes that the log has nothing more: what is on its way from an

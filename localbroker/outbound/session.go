@@ -153,8 +153,13 @@ func (s *Session) Stored() bool { return s.store != nil }
 // queued. What is on its way is sent again with its identifiers
 // [MQTT-4.4.0-1]. An earlier link is detached. The caller flushes.
 func (s *Session) Attach(link Link, o LinkOptions) {
-	s.detach(nil)
-	s.mu.Lock()
+	for s.Detach(nil); ; s.Detach(nil) {
+		s.mu.Lock()
+		if !s.drain.running {
+			break
+		}
+		s.mu.Unlock() // somebody has looked meanwhile
+	}
 	defer s.mu.Unlock()
 	if s.ended {
 		return
@@ -175,14 +180,11 @@ func (s *Session) Attach(link Link, o LinkOptions) {
 }
 
 // Detach ends the connection link, if it is still the session's, and waits
-// until nothing is sent to it any more. A volatile session forgets what was on
+// until nothing is sent to it any more; nil is whatever connection there is. A volatile session forgets what was on
 // its way.
-func (s *Session) Detach(link Link) { s.detach(link) }
-
-// detach is Detach; nil detaches whatever there is.
-func (s *Session) detach(link Link) {
+func (s *Session) Detach(link Link) {
 	s.mu.Lock()
-	if s.link == nil || link != nil && s.link != link {
+	if link != nil && s.link != link {
 		s.mu.Unlock()
 		return
 	}
@@ -198,10 +200,12 @@ func (s *Session) detach(link Link) {
 
 // End ends the session: nothing is sent and nothing kept any more.
 func (s *Session) End() {
-	s.detach(nil)
+	s.mu.Lock()
+	s.ended = true
+	s.mu.Unlock()
+	s.Detach(nil)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.ended = true
 	s.window, s.drain.pending = window{}, nil
 }
 

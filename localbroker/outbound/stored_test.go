@@ -200,6 +200,9 @@ func testCuts(t *testing.T, random *rand.Rand) {
 			}
 		case n < 95: // the connection
 			s.Detach(link)
+			for range random.IntN(3) {
+				s.Look()
+			}
 			attach()
 		case n < 97: // the process, perhaps the power
 			log.fail(errors.New("dead"))
@@ -419,5 +422,55 @@ func TestStoredSessionWaitsForTheLink(t *testing.T) {
 			}
 		}
 		s.Detach(link)
+	})
+}
+
+// Without its client a session lets go of what it does not want, and of
+// nothing else.
+func TestLookWithoutAConnection(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, k := &modelLog{}, &keeper{}
+		s := NewStored(Config{Shared: newShared(), ClientID: "c", Inflight: 100}, Stored{Log: log, Keep: k.keep})
+		s.Subscribed(topics.Subscription{Filter: "mine", QoS: 1}, 1)
+		put := func(topic string, n int) {
+			for i := range n {
+				log.append(EncodeQueued(message(topic, fmt.Sprint(i), 1), nil, MomentOf(s.cfg.Shared.Clock)))
+			}
+		}
+		put("other", 200)
+		s.Look()
+		synctest.Wait()
+		if got := log.marked(); got != 200 {
+			t.Errorf("marked up to %d of 200", got)
+		}
+		put("other", 10)
+		put("mine", 3)
+		put("other", 10)
+		for range 2 {
+			s.Look()
+			synctest.Wait()
+			if got := log.marked(); got != 210 {
+				t.Errorf("marked up to %d, the first that is wanted is 211", got)
+			}
+		}
+		link := newTestLink(t, 5, 0)
+		s.Attach(link, LinkOptions{Version: 5})
+		synctest.Wait()
+		if got := payloads(link.take(s)); fmt.Sprint(got) != "[0 1 2]" {
+			t.Errorf("got %v", got)
+		}
+		s.Detach(link)
+		s.Look() // what was sent still waits for its acknowledgement
+		synctest.Wait()
+		if got := log.marked(); got != 210 {
+			t.Errorf("marked up to %d", got)
+		}
+		s.Look()
+		s.Attach(link, LinkOptions{Version: 5})
+		synctest.Wait()
+		if got := payloads(link.take(s)); fmt.Sprint(got) != "[0 1 2]" {
+			t.Errorf("again: got %v", got)
+		}
+		s.End()
 	})
 }
