@@ -22,6 +22,9 @@ const (
 	webHeaderMax  = 8 << 10 // bytes
 )
 
+// webGoodbyeTime bounds the sending of the last frame of a WebSocket.
+const webGoodbyeTime = 100 * time.Millisecond
+
 // errNotBinary ends a connection whose client sends text [MQTT-6.0.0-1].
 var errNotBinary = errors.New("websocket message is not binary")
 
@@ -164,7 +167,13 @@ func (c *webConn) Write(p []byte) (int, error) {
 // the connection to the server (RFC 6455 §7.1.1).
 func (c *webConn) CloseWrite() error {
 	goodbye := websocket.FormatCloseMessage(websocket.CloseNormalClosure, "")
-	return c.web.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(webHeaderTime))
+	return c.web.WriteControl(websocket.CloseMessage, goodbye, time.Now().Add(webGoodbyeTime))
+}
+
+// Close ends the connection, with the last frame if that goes at once.
+func (c *webConn) Close() error {
+	_ = c.CloseWrite() // it was sent already, or cannot be
+	return c.Conn.Close()
 }
 
 // SetReadDeadline bounds reading.
