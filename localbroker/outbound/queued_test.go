@@ -2,6 +2,7 @@ package outbound
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"reflect"
 	"testing"
@@ -138,4 +139,24 @@ func FuzzAcknowledge(f *testing.F) {
 			}
 		}
 	})
+}
+
+// The bytes are on disks: they do not change without a new version.
+func TestQueuedBytes(t *testing.T) {
+	at := Moment{Now: time.Now(), Boot: 0x0102030405060708}
+	m := wire.Message{Topic: "a", Payload: []byte("pay"), QoS: 2, Origin: "me", Props: []byte{0x01, 0x01}, Expires: at.Now.Add(300 * time.Millisecond)}
+	r := EncodeQueued(&m, &Addressed{"you", How{QoS: 1, IDs: []uint32{5, 300}}}, at)
+	const want = "01" + "0f" + // version, flags
+		"ac02" + "0102030405060708" + // 300 ms, boot
+		"03796f75" + "02" + "05" + "ac02" + // "you", two identifiers
+		"026d65" + // "me"
+		"02" + "0101" + // a property
+		"706179" // "pay"
+	if got := hex.EncodeToString(r.Message.Payload); got != want || r.Message.QoS != 1 {
+		t.Errorf("got  %s at QoS %d\nwant %s at QoS 1", got, r.Message.QoS, want)
+	}
+	r = EncodeQueued(&wire.Message{Topic: "a", Payload: []byte("pay"), QoS: 2}, nil, at)
+	if got := hex.EncodeToString(r.Message.Payload); got != "0100706179" {
+		t.Errorf("got %s", got)
+	}
 }
