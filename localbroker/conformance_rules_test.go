@@ -212,6 +212,13 @@ func TestRulesOfDelivery(t *testing.T) {
 			C pub plant/a others 1
 			A gets plant/a others 1
 			B gets plant/a others 1`},
+		{"the own messages if one of two filters wants them", "5", `
+			A connect clean
+			A sub plant/a 4
+			A sub plant/+ 0
+			A pub plant/a own 0
+			A gets plant/a own 0
+			A quiet`},
 		{"the own messages where nothing else is said", "45", `
 			A connect clean
 			A sub plant/a 0

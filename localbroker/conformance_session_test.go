@@ -109,6 +109,32 @@ func TestRulesOfStoredSessions(t *testing.T) {
 			P pub plant/a again 1
 			A gets plant/a again 1
 			A quiet`},
+		{"nor those that others wait for, and that the session has not read yet", "45", `
+			A connect keep fresh
+			A sub plant/x 1
+			B connect keep fresh
+			B sub plant/a 1
+			B cut
+			P connect clean
+			P pub plant/x 1 1
+			P pub plant/x 2 1
+			P pub plant/x 3 1
+			P pub plant/x 4 1
+			P pub plant/x 5 1
+			P pub plant/a before 1
+			A holds plant/x 1 1 $1
+			A gets plant/x 2 1
+			A gets plant/x 3 1
+			A gets plant/x 4 1
+			A gets plant/x 5 1
+			A sub plant/a 1
+			P pub plant/a after 1
+			A > 40 $1
+			A gets plant/a after 1
+			B connect keep resumed
+			B gets plant/a before 1
+			B gets plant/a after 1
+			A quiet`},
 		{"more than the window waits, in order", "45", `
 			A connect keep fresh
 			A sub plant/# 1
@@ -136,8 +162,8 @@ func TestRulesOfStoredSessions(t *testing.T) {
 			A quiet`},
 		{"overlapping filters: one copy for a session that was away", "45", `
 			A connect keep fresh
-			A sub plant/a 1
 			A sub plant/+ 2
+			A sub plant/a 1
 			A cut
 			P connect clean
 			P pub plant/a x 2
@@ -304,6 +330,14 @@ func TestRulesOfSessions(t *testing.T) {
 			P connect clean
 			P pub plant/a x 0
 			A' gets plant/a x 0`},
+		{"a session that ends with its connection is not taken over", "45", `
+			A connect clean fresh
+			A sub plant/a 0
+			A' connect keep fresh
+			A closed 8e
+			P connect clean
+			P pub plant/a x 0
+			A' quiet`},
 		{"a session of MQTT 5 ends in its time [MQTT-3.1.2-23]", "5", `
 			A connect keep fresh
 			A sub plant/a 0

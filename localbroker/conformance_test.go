@@ -48,7 +48,7 @@ type stage struct {
 	prefix  string // of topics, in the place of "plant/"
 	open    func(version byte) *peer
 	settle  func(holds func() bool) // waits until it holds
-	restart func()
+	restart func()                  // nil in fake time
 	clients map[string]*peer
 	ids     map[string][]byte
 	rels    map[string]bool // PUBRELs, by client and identifier, that next answers
@@ -182,7 +182,9 @@ func (s *stage) act(name, verb string, args []string) {
 	case "cut", "bye":
 		s.leave(name, w, verb == "bye")
 	case "closed":
+		began := time.Now()
 		last := w.expectClosed()
+		s.check(s.restart != nil || time.Since(began) < time.Second, "after %v", time.Since(began)) // fake time
 		want := args[0]
 		if s.version < 5 {
 			want = ""
