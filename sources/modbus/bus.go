@@ -10,7 +10,7 @@ import (
 )
 
 // Bus polls the devices of one line. One goroutine, that of Run, owns the
-// line; Stats may be called from any.
+// line; Write and Stats may be called from any.
 type Bus struct {
 	cfg     Config
 	devices []*device
@@ -18,6 +18,7 @@ type Bus struct {
 	plan    planner
 	deliver func([]sources.Sample) error
 	bit     [1]byte // scratch: a coil on its way to be decoded
+	writes  writes
 
 	// mu guards everything below, and what devices and jobs point to. The
 	// goroutine of Run holds it except while it reads, waits and calls out.
@@ -27,6 +28,7 @@ type Bus struct {
 	dead    budget
 	healthy estimate // turn-around of all devices that answer
 	outage  outage
+	writing *write        // the one whose turn it is; nil: none
 	hold    time.Time     // no request before
 	busy    time.Duration // time spent reading since started
 	load    loadMeter
@@ -66,7 +68,7 @@ func New(cfg Config) (*Bus, error) {
 	if cfg.OnState == nil {
 		cfg.OnState = func(sources.DeviceState) {}
 	}
-	b := &Bus{cfg: cfg, plan: planner{line: cfg.Line}}
+	b := &Bus{cfg: cfg, plan: planner{line: cfg.Line}, writes: writes{wake: make(chan struct{}, 1)}}
 	for i := range cfg.Devices {
 		d := &device{Device: cfg.Devices[i], limits: limits{Quirks: cfg.Devices[i].Quirks}}
 		d.around.planned = cfg.Line.TurnAround
@@ -91,6 +93,7 @@ func (b *Bus) Run(ctx context.Context, deliver func([]sources.Sample) error) err
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.start(time.Now())
+	defer b.closeWrites()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for ctx.Err() == nil {
@@ -107,6 +110,7 @@ func (b *Bus) Run(ctx context.Context, deliver func([]sources.Sample) error) err
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+		case <-b.writes.wake:
 		}
 		b.mu.Lock()
 	}
@@ -130,6 +134,10 @@ func (b *Bus) start(now time.Time) {
 // that is away. It returns when to come back if there was nothing to do, and
 // the zero time if there was.
 func (b *Bus) work(ctx context.Context, now time.Time) time.Time {
+	did, writeAt := b.writeTurn(ctx, now)
+	if did {
+		return time.Time{}
+	}
 	if b.outage.down {
 		if !now.Before(b.outage.retryAt) {
 			b.reconnect(ctx)
@@ -142,7 +150,10 @@ func (b *Bus) work(ctx context.Context, now time.Time) time.Time {
 	j, wake := b.next(now)
 	switch {
 	case j == nil:
-		return b.wakeAt(now, wake)
+		if wake = b.wakeAt(now, wake); !writeAt.IsZero() && writeAt.Before(wake) {
+			return writeAt
+		}
+		return wake
 	case j.dev.breaker.state == open:
 		b.heartbeat(j, now)
 	default:

@@ -115,6 +115,8 @@ type Point struct {
 	register.Point
 	// Every is the interval between two polls, 10 ms or more.
 	Every time.Duration
+	// Write says how the point is written; nil: never.
+	Write *Writing
 }
 
 // DefaultTimeout is how long a reply may take when the device does not say.
@@ -201,6 +203,9 @@ func (d *Device) validate() error {
 // check says whether p can be read at all within the limits q.
 func (q Quirks) check(p *Point) error {
 	if err := p.Validate(); err != nil {
+		return err
+	}
+	if err := p.checkWriting(); err != nil {
 		return err
 	}
 	if p.Every < minEvery {

@@ -4,6 +4,7 @@
 // that cannot keep up, finds the one address a device refuses, and does not
 // let a dead device take the time of the others.
 //
-// It never opens a line or frames a request (package link does), never
-// scales or names a value (package mapping does), and never writes.
+// It never opens a line or frames a request (package link does), never scales
+// or names a value (package mapping does), and never decides who may write
+// (package command does).
 package modbus

@@ -42,6 +42,7 @@ type job struct {
 	begin    time.Duration
 	deadline time.Duration
 	started  bool // has been polled
+	yielded  bool // a write went first since the poll is due
 
 	poll   poll
 	counts jobCounts
@@ -84,10 +85,7 @@ func (b *Bus) next(now time.Time) (*job, time.Time) {
 	var best *job
 	var wake time.Time
 	for _, j := range b.jobs {
-		ready := j.release
-		if j.dev.breaker.state != open {
-			ready = later(later(ready, b.hold), later(j.poll.notBefore, j.dev.notBefore))
-		}
+		ready := b.readyAt(j)
 		if ready.After(now) {
 			if wake.IsZero() || ready.Before(wake) {
 				wake = ready
@@ -109,6 +107,14 @@ func (b *Bus) next(now time.Time) (*job, time.Time) {
 	return best, wake
 }
 
+// readyAt returns from when on j can go on.
+func (b *Bus) readyAt(j *job) time.Time {
+	if j.dev.breaker.state == open {
+		return j.release
+	}
+	return later(later(j.release, b.hold), later(j.poll.notBefore, j.dev.notBefore))
+}
+
 func later(a, b time.Time) time.Time {
 	if a.After(b) {
 		return a
@@ -121,7 +127,7 @@ func later(a, b time.Time) time.Time {
 // the grid were passed over.
 func (j *job) ahead(begun time.Time, every time.Duration) (missed int) {
 	due := j.release
-	j.pending = false
+	j.pending, j.yielded = false, false
 	first := j.anchor
 	if due.After(first) || due.Equal(first) {
 		first = first.Add(due.Sub(first)/j.every*j.every + j.every)

@@ -36,6 +36,7 @@ type DeviceStats struct {
 	// Requests and Failed count requests and those without a usable reply.
 	Requests uint64    `json:"requests"`
 	Failed   uint64    `json:"failed"`
+	Writes   uint64    `json:"writes"`    // values sent, whatever became of them
 	Opened   uint64    `json:"opened"`    // how often it went offline
 	LastGood time.Time `json:"last_good"` // last reply with values
 	// Response is the smoothed time of a request with its reply, TurnAround
@@ -72,8 +73,8 @@ type RefusedPoint struct {
 
 // deviceCounts are the counters of a device.
 type deviceCounts struct {
-	requests, failed, opened uint64
-	lastGood                 time.Time
+	requests, failed, opened, writes uint64
+	lastGood                         time.Time
 }
 
 // jobCounts are the counters of a job.
@@ -160,7 +161,7 @@ func (b *Bus) Stats() Stats {
 func (d *device) stats() DeviceStats {
 	br := &d.breaker
 	s := DeviceStats{Name: d.Name, Unit: d.Unit, State: br.state.String(), Requests: d.counts.requests,
-		Failed: d.counts.failed, Opened: d.counts.opened, LastGood: d.counts.lastGood,
+		Failed: d.counts.failed, Writes: d.counts.writes, Opened: d.counts.opened, LastGood: d.counts.lastGood,
 		Response: d.response.mean, TurnAround: d.around.planned}
 	if d.around.count > 0 {
 		s.TurnAround = d.around.mean
