@@ -157,8 +157,8 @@ func (b *Board) Owns(topic string) bool {
 func (b *Board) OwnsUnder(filter string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for e := range b.under(filter) {
-		if e.point != nil {
+	for topic, e := range b.entries {
+		if e.point != nil && topics.Matches(filter, topic) {
 			return true
 		}
 	}

@@ -1,8 +1,6 @@
 package board
 
 import (
-	"iter"
-	"strings"
 	"sync"
 	"time"
 
@@ -228,29 +226,12 @@ func (b *Board) Covered(filter string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var found []string
-	for e := range b.under(filter) {
-		if e.known || e.message != nil {
-			found = append(found, e.topic)
+	for topic, e := range b.entries {
+		if (e.known || e.message != nil) && topics.Matches(filter, topic) {
+			found = append(found, topic)
 		}
 	}
 	return found
-}
-
-// under returns the entries whose topics a filter covers. mu is held.
-func (b *Board) under(filter string) iter.Seq[*entry] {
-	return func(yield func(*entry) bool) {
-		if !strings.ContainsAny(filter, "+#") {
-			if e := b.entries[filter]; e != nil {
-				yield(e)
-			}
-			return
-		}
-		for topic, e := range b.entries {
-			if topics.Matches(filter, topic) && !yield(e) {
-				return
-			}
-		}
-	}
 }
 
 // SnapshotRecords appends to dst the retained messages of clients that a new
@@ -259,11 +240,11 @@ func (b *Board) SnapshotRecords(dst []mapping.Record, s *outbound.Session, sub t
 	want := outbound.WantOf(sub)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for e := range b.under(sub.Filter) {
-		if e.message == nil || min(e.message.QoS, sub.QoS) == 0 || e.message.Expired(at.Now) {
+	for topic, e := range b.entries {
+		if e.message == nil || min(e.message.QoS, sub.QoS) == 0 || e.message.Expired(at.Now) || !topics.Matches(sub.Filter, topic) {
 			continue
 		}
-		if b.cfg.May != nil && !b.cfg.May(s, e.topic) {
+		if b.cfg.May != nil && !b.cfg.May(s, topic) {
 			continue
 		}
 		to := &outbound.Addressed{ClientID: s.ID(), How: outbound.How{QoS: min(e.message.QoS, sub.QoS), Retain: true, IDs: want.IDs}}

@@ -28,7 +28,10 @@ func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watchers.Subscribe(w, topics.Subscription{Filter: filter, QoS: 2})
-	for e := range b.under(filter) {
+	for topic, e := range b.entries {
+		if !topics.Matches(filter, topic) {
+			continue
+		}
 		if m, ok := b.newest(e); ok && len(m.Payload) > 0 {
 			w.do(&m)
 		}

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/localbroker/births"
 	"sluice/localbroker/wire"
 	"sluice/mapping"
 )
@@ -158,16 +159,16 @@ func (s *Session) fail(what string, err error) {
 // what the client has.
 func (s *Session) settle() error {
 	s.mu.Lock()
-	put, gone := s.toKeep()
+	put, gone, done := s.toKeep()
 	s.mu.Unlock()
-	if len(put)+len(gone) > 0 {
+	if len(put)+len(gone)+len(done) > 0 {
 		if err := s.store.Keep(put, gone); err != nil {
 			s.mu.Lock()
 			s.drain.keep = true
 			s.mu.Unlock()
 			return err
 		}
-		s.kept(put, gone)
+		s.kept(put, done)
 	}
 	s.mu.Lock()
 	s.window.settle(s.drain.readTo)
@@ -186,10 +187,11 @@ func (s *Session) settle() error {
 }
 
 // toKeep returns what has to be kept before PUBRELs go out, and what need not
-// be kept any more. mu is held.
-func (s *Session) toKeep() (put []Released, gone []uint16) {
+// be kept any more: done, of which those in gone are kept under their own
+// identifiers. mu is held.
+func (s *Session) toKeep() (put []Released, gone []uint16, done []uint64) {
 	if !s.drain.keep {
-		return nil, nil
+		return nil, nil, nil
 	}
 	s.drain.keep = false
 	taken := s.window.taken(s.drain.readTo)
@@ -198,24 +200,27 @@ func (s *Session) toKeep() (put []Released, gone []uint16) {
 		case f.phase == phaseReceived:
 			put = append(put, Released{idOf(f.seq), f.seq})
 		case f.phase == phaseCompleted && f.seq <= taken:
-			gone = append(gone, idOf(f.seq))
+			done = append(done, f.seq)
+			if other := s.window.byID(idOf(f.seq)); other.seq == f.seq || other.phase == phaseSent {
+				gone = append(gone, idOf(f.seq))
+			}
 		case f.phase == phaseCompleted:
 			s.drain.keep = true // once those before it are
 		}
 	}
-	if len(gone) > 0 {
+	if len(done) > 0 {
 		// The mark in the log may be lost with the power; this one is not.
 		put = append(put, Released{0, taken})
 	}
-	return put, gone
+	return put, gone, done
 }
 
 // kept goes on after toKeep's answer was kept.
-func (s *Session) kept(put []Released, gone []uint16) {
+func (s *Session) kept(put []Released, done []uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, id := range gone {
-		if f := s.window.byID(id); f != nil {
+	for _, seq := range done {
+		if f := s.window.bySeq(seq); f != nil {
 			s.window.finish(f)
 		}
 	}
@@ -358,4 +363,43 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 	d.readTo, d.sentTo = r.Seq, max(d.sentTo, r.Seq)
 	s.sent(&m, &o)
 	return true
+}
+
+// messageOf returns what a record is to this client; ok is false for nothing.
+// The message shares memory with the record.
+func (s *Session) messageOf(r *mapping.Record) (m wire.Message, how How, ok bool) {
+	switch {
+	case r.Drop != nil:
+		s.lost(r.Drop)
+		return m, how, false
+	case r.Point != nil:
+		match := s.drain.matcher.point(s, r.Point)
+		want, ok := match.at(r.Seq)
+		if !ok {
+			return m, how, false
+		}
+		payload, ok := s.cfg.Shared.Newest.Compose(nil, r)
+		m = wire.Message{Topic: match.topic, Payload: payload, QoS: 1, Retain: true}
+		return m, How{QoS: 1, Retain: want.RetainAsPublished, IDs: want.IDs}, ok
+	}
+	at := MomentOf(s.cfg.Shared.Clock)
+	to, err := DecodeQueued(r, &m, at)
+	if err != nil {
+		s.cfg.Shared.Lost.Add(1)
+		return m, how, false
+	}
+	if to != nil {
+		how, ok = to.How, to.ClientID == s.cfg.ClientID && to.How.QoS > 0
+	} else {
+		var want Want
+		want, ok = s.drain.matcher.topic(s, m.Topic).at(r.Seq)
+		asPublished := want.RetainAsPublished || births.Offered(m.Topic)
+		how = How{QoS: min(want.QoS, m.QoS), Retain: m.Retain && asPublished, IDs: want.IDs}
+		ok = ok && how.QoS > 0 && !(want.NoLocal && m.Origin == s.cfg.ClientID) // [MQTT-3.8.3-3]
+	}
+	if ok && m.Expired(at.Now) {
+		s.cfg.Shared.Expired.Add(1) // [MQTT-3.3.2-5]
+		return m, how, false
+	}
+	return m, how, ok
 }

@@ -4,9 +4,7 @@ import (
 	"log/slog"
 	"slices"
 
-	"sluice/localbroker/births"
 	"sluice/localbroker/topics"
-	"sluice/localbroker/wire"
 	"sluice/mapping"
 )
 
@@ -158,45 +156,6 @@ func merge(subs []subscription, seq uint64) (w Want, ok bool) {
 	}
 	slices.Sort(w.IDs)
 	return w, ok
-}
-
-// messageOf returns what a record is to this client; ok is false for nothing.
-// The message shares memory with the record.
-func (s *Session) messageOf(r *mapping.Record) (m wire.Message, how How, ok bool) {
-	switch {
-	case r.Drop != nil:
-		s.lost(r.Drop)
-		return m, how, false
-	case r.Point != nil:
-		match := s.drain.matcher.point(s, r.Point)
-		want, ok := match.at(r.Seq)
-		if !ok {
-			return m, how, false
-		}
-		payload, ok := s.cfg.Shared.Newest.Compose(nil, r)
-		m = wire.Message{Topic: match.topic, Payload: payload, QoS: 1, Retain: true}
-		return m, How{QoS: 1, Retain: want.RetainAsPublished, IDs: want.IDs}, ok
-	}
-	at := MomentOf(s.cfg.Shared.Clock)
-	to, err := DecodeQueued(r, &m, at)
-	if err != nil {
-		s.cfg.Shared.Lost.Add(1)
-		return m, how, false
-	}
-	if to != nil {
-		how, ok = to.How, to.ClientID == s.cfg.ClientID && to.How.QoS > 0
-	} else {
-		var want Want
-		want, ok = s.drain.matcher.topic(s, m.Topic).at(r.Seq)
-		asPublished := want.RetainAsPublished || births.Offered(m.Topic)
-		how = How{QoS: min(want.QoS, m.QoS), Retain: m.Retain && asPublished, IDs: want.IDs}
-		ok = ok && how.QoS > 0 && !(want.NoLocal && m.Origin == s.cfg.ClientID) // [MQTT-3.8.3-3]
-	}
-	if ok && m.Expired(at.Now) {
-		s.cfg.Shared.Expired.Add(1) // [MQTT-3.3.2-5]
-		return m, how, false
-	}
-	return m, how, ok
 }
 
 // lost notes that the log has lost records before the session had them.

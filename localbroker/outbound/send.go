@@ -197,22 +197,6 @@ func (s *Session) Owe(want Want, topics []string) {
 	s.pump()
 }
 
-// maxOwed bounds the retained messages that wait for one client, as names of
-// topics.
-const maxOwed = 1 << 16
-
-// Overdue reports whether so many retained messages wait for the client that
-// it has to read some before it subscribes again.
-func (s *Session) Overdue() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := 0
-	for i := range s.owed {
-		n += len(s.owed[i].topics)
-	}
-	return n > maxOwed
-}
-
 // Room tells that the writer has taken what waited for the connection. What
 // the session sends now may need a Flush of the link, which it calls.
 func (s *Session) Room() {

@@ -344,6 +344,76 @@ func TestSubscriptionWhileLooking(t *testing.T) {
 	})
 }
 
+// TestIdentifierOfACompletedMessageIsNotWaitedFor: a message that was
+// acknowledged in front of one that was not comes again after a crash, with an
+// identifier that a later one has completed in between. To wait for the later
+// one to be forgotten is to wait for ever: it is when all before it are done.
+func TestIdentifierOfACompletedMessageIsNotWaitedFor(t *testing.T) {
+	for _, qos := range []byte{1, 2} {
+		synctest.Test(t, func(t *testing.T) {
+			log, k := &modelLog{}, &keeper{}
+			s := newStored(log, k, 10)
+			link := newTestLink(t, 5, 0)
+			s.Attach(link, LinkOptions{Version: 5})
+			publish(s, log, message("a", "slow", 2))
+			publish(s, log, message("a", "first", qos))
+			synctest.Wait()
+			sent := link.take(s)
+			if qos == 1 {
+				acknowledge(t, s, wire.TypePuback, sent[1].id)
+			} else if refused := s.Acknowledge(wire.TypePubrec, sent[1].id, 0x83); refused != nil { // not wanted
+				t.Fatal(refused)
+			}
+			for range ids - 1 {
+				log.append(EncodeQueued(message("a", "0", 0), nil, MomentOf(s.cfg.Shared.Clock)))
+			}
+			publish(s, log, message("a", "second", 2))
+			synctest.Wait()
+			if got := link.take(s); len(got) != 1 || got[0].id != sent[1].id {
+				t.Fatalf("got %+v", got)
+			}
+			acknowledge(t, s, wire.TypePubrec, sent[1].id)
+			synctest.Wait()
+			s.Detach(link)
+
+			s = newStored(log, k, 10) // the broker has died
+			link = newTestLink(t, 5, 0)
+			s.Attach(link, LinkOptions{Version: 5})
+			synctest.Wait()
+			acknowledge(t, s, wire.TypePubcomp, sent[1].id)
+			synctest.Wait()
+			var came []string
+			for _, p := range link.take(s) {
+				if p.kind == wire.TypePublish {
+					came = append(came, p.payload)
+				}
+			}
+			if !slices.Equal(came, []string{"slow", "first"}) {
+				t.Fatalf("QoS %d: got %v", qos, came)
+			}
+			for _, p := range sent {
+				if p.qos == 1 {
+					acknowledge(t, s, wire.TypePuback, p.id)
+					continue
+				}
+				acknowledge(t, s, wire.TypePubrec, p.id)
+				synctest.Wait()
+				acknowledge(t, s, wire.TypePubcomp, p.id)
+			}
+			synctest.Wait()
+			if n := log.marked(); n != uint64(len(log.records)) {
+				t.Errorf("QoS %d: marked up to %d of %d", qos, n, len(log.records))
+			}
+			for _, r := range k.load() {
+				if r.ID != 0 {
+					t.Errorf("QoS %d: %+v is still kept", qos, r)
+				}
+			}
+			s.Detach(link)
+		})
+	}
+}
+
 func TestIdentifierInUseIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, k := &modelLog{}, &keeper{}

@@ -311,28 +311,3 @@ func TestRoomThatComesMeanwhile(t *testing.T) {
 		t.Fatalf("got %v", h.got)
 	}
 }
-
-// stuck finds no room ever.
-type stuck struct{ noNewest }
-
-func (stuck) Snapshot(_ *Session, _ Want, topics []string) []string { return topics }
-
-// A client that subscribes again and again and reads nothing cannot pile up
-// what it is owed.
-func TestOverdue(t *testing.T) {
-	shared := newShared()
-	shared.Newest = stuck{}
-	s := New(Config{Shared: shared, ClientID: "c", Inflight: 8, QueueSize: 1 << 10})
-	s.Attach(newTestLink(t, 4, 1), LinkOptions{Version: 4})
-	names := make([]string, 10_000)
-	for i := range names {
-		names[i] = fmt.Sprintf("topic-%02d", i)
-	}
-	n := 0
-	for ; n < 100 && !s.Overdue(); n++ {
-		s.Owe(Want{}, names)
-	}
-	if n != 7 {
-		t.Errorf("%d snapshots of %d topics wait", n, len(names))
-	}
-}

@@ -52,7 +52,9 @@ const maxSpread = 4096
 
 func (w *window) all() []flight { return w.flights[w.head:] }
 
-// fits reports whether seq may be added: its identifier is free.
+// fits reports whether seq may be added: its identifier is free. A later
+// message that the client has completed does not hold it: it is forgotten when
+// all before it are done, and that may be after seq.
 func (w *window) fits(seq uint64) bool {
 	all := w.all()
 	if len(all) == 0 {
@@ -65,7 +67,9 @@ func (w *window) fits(seq uint64) bool {
 		return true
 	}
 	for i := range all {
-		if f := &all[i]; f.phase != phaseDone && f.seq != seq && idOf(f.seq) == idOf(seq) {
+		f := &all[i]
+		over := f.phase == phaseDone || f.phase == phaseCompleted && f.seq > seq
+		if !over && f.seq != seq && idOf(f.seq) == idOf(seq) {
 			return false
 		}
 	}
