@@ -271,7 +271,6 @@ func (s *Session) sendLog(ctx context.Context) error {
 // to wait for its client. There is no connection.
 func (s *Session) skim(ctx context.Context) error {
 	d := &s.drain
-	d.matcher.refresh(s)
 	s.mu.Lock()
 	d.pending, d.at, d.readTo = nil, 0, d.acked
 	s.mu.Unlock()
@@ -283,6 +282,7 @@ func (s *Session) skim(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		d.matcher.refresh(s) // a subscription is older than the records that it wants
 		for i := range recs {
 			if s.waits(&recs[i]) {
 				return s.settle()

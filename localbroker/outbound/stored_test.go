@@ -327,21 +327,29 @@ func (l *lateLog) Ready() bool {
 // TestSubscriptionWhileLooking has a subscription, and a message for it, come
 // when the session has begun to look into the log.
 func TestSubscriptionWhileLooking(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		log := &lateLog{modelLog: &modelLog{}}
-		s := NewStored(Config{Shared: newShared(), ClientID: "c", Inflight: 10, QueueSize: 1 << 16}, Stored{Log: log, Keep: (&keeper{}).keep})
-		log.late = sync.OnceFunc(func() {
-			s.Subscribed(topics.Subscription{Filter: "#", QoS: 1}, 1)
-			publish(s, log.modelLog, message("a", "0", 1))
-		})
-		link := newTestLink(t, 5, 0)
-		s.Attach(link, LinkOptions{Version: 5})
-		synctest.Wait()
-		if got := link.take(s); len(got) != 1 {
-			t.Errorf("got %+v", got)
-		}
-		s.Detach(link)
+	for _, away := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) { testSubscriptionWhileLooking(t, away) })
+	}
+}
+
+func testSubscriptionWhileLooking(t *testing.T, away bool) {
+	log := &lateLog{modelLog: &modelLog{}}
+	s := NewStored(Config{Shared: newShared(), ClientID: "c", Inflight: 10, QueueSize: 1 << 16}, Stored{Log: log, Keep: (&keeper{}).keep})
+	log.late = sync.OnceFunc(func() {
+		s.Subscribed(topics.Subscription{Filter: "#", QoS: 1}, 1)
+		publish(s, log.modelLog, message("a", "0", 1))
 	})
+	if away {
+		s.Look()
+		synctest.Wait()
+	}
+	link := newTestLink(t, 5, 0)
+	s.Attach(link, LinkOptions{Version: 5})
+	synctest.Wait()
+	if got := link.take(s); len(got) != 1 {
+		t.Errorf("got %+v", got)
+	}
+	s.Detach(link)
 }
 
 // TestIdentifierOfACompletedMessageIsNotWaitedFor: a message that was
