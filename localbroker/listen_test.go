@@ -119,6 +119,34 @@ func TestWhatListenersNeed(t *testing.T) {
 	}
 }
 
+// TestWhoIsOfThisMachine: only they may be anonymous.
+func TestWhoIsOfThisMachine(t *testing.T) {
+	for _, c := range []struct {
+		address, remote string
+		want            bool
+	}{
+		{"127.0.0.1:1883", "127.0.0.1", true},
+		{"[::1]:1883", "::1", true},
+		{"127.0.0.1:1883", "::ffff:127.0.0.1", true},
+		{"127.0.0.1:1883", "192.0.2.1", false}, // by whatever forwarding
+		{"0.0.0.0:1883", "127.0.0.1", false},   // a proxy or a container may be behind it
+		{"0.0.0.0:1883", "192.0.2.1", false},
+		{"gw:1883", "127.0.0.1", false},
+		{"unix:///run/mqtt.sock", "", true},
+		{"http:///mqtt", "127.0.0.1", true},
+		{"http:///mqtt", "192.0.2.1", false},
+	} {
+		a, err := parseAddress(c.address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l := &listener{address: a}
+		if got := l.entrance(addressed{host: c.remote}).local; got != c.want {
+			t.Errorf("%s from %s: %v", c.address, c.remote, got)
+		}
+	}
+}
+
 func TestUnixSocket(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "mqtt.sock")
 	left, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
@@ -133,7 +161,7 @@ func TestUnixSocket(t *testing.T) {
 	cfg.Listen = Listeners("127.0.0.1:0", "unix://"+path)
 	b := start(t, cfg, Options{})
 	eventually(t, func() bool { return b.Stats().Listeners[1].Listening })
-	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != socketMode {
+	if info, err := os.Stat(path); err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
 	conn, err := net.Dial("unix", path)

@@ -113,7 +113,7 @@ func TestTLS(t *testing.T) {
 	w := newPeer(t, conn, 5).connect("sensor")
 	w.publish("lan/x", "1", 1, 1, false)
 	w.expect(0x40)
-	if _, err := tls.Dial("tcp", b.address, &tls.Config{RootCAs: pool, MaxVersion: tls.VersionTLS11}); err == nil {
+	if _, err := tls.Dial("tcp", b.address, &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS11}); err == nil {
 		t.Error("TLS 1.1 was accepted")
 	}
 	plain := dial(t, b.address, 4)

@@ -418,3 +418,30 @@ func TestRunTellsOfChanges(t *testing.T) {
 		}
 	})
 }
+
+// countedHash counts how often it is compared with.
+type countedHash struct{ n int }
+
+func (c *countedHash) matches([]byte) bool { c.n++; return true }
+func (c *countedHash) decoy() hash         { return c }
+func (c *countedHash) cost() int           { return 1 }
+
+// TestUnknownNamesCostAsMuch: and come in not even if the decoy should match.
+func TestUnknownNamesCostAsMuch(t *testing.T) {
+	g := newRig(t, testUsers)
+	var decoy countedHash
+	g.files[g.users].users.unlike = &decoy
+	if _, refused := g.login(g.policy(LoginPassword), "nobody:secret", "x", false, nil); refused == nil || refused.Cause != wire.RefusedAuth {
+		t.Errorf("%v", refused)
+	}
+	if decoy.n != 1 {
+		t.Errorf("compared %d times", decoy.n)
+	}
+	u, err := parseUsers(fmt.Appendf(nil, "users: [{name: a, password: %s}, {name: b, password: %q}]", cheap(t, "x"), reference))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if most := u.users["b"].hash.cost(); u.users["a"].hash.cost() >= most || u.unlike.cost() != most {
+		t.Errorf("the decoy costs %d, the dearest hash %d", u.unlike.cost(), most)
+	}
+}
