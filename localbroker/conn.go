@@ -55,6 +55,7 @@ func (b *Broker) newConn(nc net.Conn, at entrance) *conn {
 		maxQueue: int(b.cfg.Limits.QueueSize),
 	}
 	c.out.done, c.read = make(chan struct{}), make(chan struct{})
+	c.out.timed = true // by serve, until the first write
 	c.direct = c.socket.open(nc, c.buffers)
 	c.decoder = wire.NewDecoder(wire.Limits{
 		Levels: b.cfg.Limits.Levels, Filters: b.cfg.Limits.Subscriptions, MaxPacket: int(b.cfg.Limits.PacketSize),
