@@ -30,7 +30,7 @@ func (c *conn) subscribe() error {
 			c.noteRefused(wire.RefusedACL, sub.Filter)
 			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
 			continue
-		case !existed[i] && had >= b.cfg.Limits.Subscriptions:
+		case !existed[i] && had >= b.cfg.Limits.Subscriptions || s.out.Overdue():
 			b.count.refuse(wire.RefusedSubscription)
 			c.noteRefused(wire.RefusedSubscription, sub.Filter)
 			codes[i] = wire.CodeQuota

@@ -86,10 +86,10 @@ func (b *Board) target(hit topics.Hit[*outbound.Session], topic string) (t targe
 	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}}, true
 }
 
-// deliver sends m to everybody in the audience. newest: e has a retained
-// message. picks are the members of shared groups that were decided on; nil:
+// deliver sends m to everybody in the audience. newest: its topic has a
+// retained message. picks are the members of shared groups that were decided on; nil:
 // they are chosen now. mu is held.
-func (b *Board) deliver(bt *Batch, e *entry, m *wire.Message, newest bool, to *audience, picks []target) {
+func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, picks []target) {
 	bt.parcel.Load(m, false)
 	for i := range to.direct {
 		t := &to.direct[i]

@@ -54,8 +54,9 @@ type Board struct {
 	bytes    int // of clients' messages
 	turn     int // of the shared subscriptions
 	watchers topics.Index[*watcher]
-	batch    Batch // for what no connection publishes
-	payload  []byte
+	batch    Batch        // for what no connection publishes
+	payload  []byte       // of composed
+	composed wire.Message // the newest of a point
 }
 
 var _ outbound.Newest = (*Board)(nil)
@@ -157,8 +158,8 @@ func (b *Board) Owns(topic string) bool {
 func (b *Board) OwnsUnder(filter string) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for topic, e := range b.entries {
-		if e.point != nil && topics.Matches(filter, topic) {
+	for e := range b.under(filter) {
+		if e.point != nil {
 			return true
 		}
 	}
@@ -185,8 +186,8 @@ func (b *Board) record(recs []mapping.Record, plan *Plan) (touched []*outbound.S
 		e := b.bind(r.Point)
 		e.record[0], e.known = *r, true
 		if to := b.audienceOf(e); !to.empty() {
-			if m, ok := b.newest(e); ok {
-				b.deliver(&b.batch, e, &m, true, to, plan.picks(i))
+			if m := b.newest(e); m != nil {
+				b.deliver(&b.batch, m, true, to, plan.picks(i))
 			}
 		}
 	}
@@ -208,7 +209,7 @@ func (b *Board) Publish(bt *Batch, m *wire.Message, plan *Plan) {
 		b.retain(e, m)
 	}
 	if to := b.audienceOf(e); !to.empty() {
-		b.deliver(bt, e, m, m.Retain, to, plan.picks(0))
+		b.deliver(bt, m, m.Retain, to, plan.picks(0))
 	}
 }
 

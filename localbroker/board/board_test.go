@@ -375,3 +375,32 @@ func TestFlushOncePerBatch(t *testing.T) {
 		t.Errorf("%d flushes for %d packets", l.flush-before, l.count)
 	}
 }
+
+// Who catches up with many topics holds the board only for as many as there is
+// room for, and what it was not sent is not counted as dropped once more.
+func TestCatchingUpInPortions(t *testing.T) {
+	w := newWorld(t)
+	w.board.cfg.Retained = 1000
+	s, l := w.join("s", 100)
+	w.index.Subscribe(s, topics.Subscription{Filter: "t/#"})
+	for i := range 500 {
+		w.publish(retained(fmt.Sprintf("t/%03d", i), "new"))
+	}
+	dropped := w.shared.Dropped.Load()
+	got := make(map[string]bool)
+	for rounds := 0; ; rounds++ {
+		messages := l.take(t, s)
+		if len(messages) == 0 {
+			break
+		}
+		if len(messages) > 10 || rounds > 100 {
+			t.Fatalf("%d messages in round %d", len(messages), rounds)
+		}
+		for _, m := range messages {
+			got[m] = true
+		}
+	}
+	if len(got) != 500 || w.shared.Dropped.Load() != dropped {
+		t.Errorf("%d of 500 topics, %d dropped, then %d", len(got), dropped, w.shared.Dropped.Load())
+	}
+}

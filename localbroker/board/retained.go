@@ -1,6 +1,9 @@
 package board
 
 import (
+	"iter"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -86,22 +89,18 @@ func (b *Board) Compose(dst []byte, r *mapping.Record) (payload []byte, ok bool)
 // pointQoS is the QoS of the messages of points; retained copies have 0.
 const pointQoS = 1
 
-// newest returns the newest message of an entry; ok is false if there is none.
-// That of a point is valid until the next call. mu is held.
-func (b *Board) newest(e *entry) (m wire.Message, ok bool) {
-	if e.point == nil {
-		if e.message == nil {
-			return m, false
-		}
-		return *e.message, true
+// newest returns the newest message of an entry, nil if there is none. That of
+// a point is valid until the next call. mu is held.
+func (b *Board) newest(e *entry) *wire.Message {
+	if e.point == nil || !e.known {
+		return e.message
 	}
-	if !e.known {
-		return m, false
-	}
+	var ok bool
 	if b.payload, ok = b.values.compose(b.payload[:0], &e.record[0]); !ok {
-		return m, false
+		return nil
 	}
-	return wire.Message{Topic: e.topic, Payload: b.payload, QoS: pointQoS, Retain: true}, true
+	b.composed = wire.Message{Topic: e.topic, Payload: b.payload, QoS: pointQoS, Retain: true}
+	return &b.composed
 }
 
 // Retain remembers a retained message without sending it to anybody: one that
@@ -180,10 +179,25 @@ func (b *Board) Counts() (retained, bytes int) {
 // Snapshot sends a session the retained messages of the topics, as many as
 // there is room for now, and returns the other topics.
 func (b *Board) Snapshot(s *outbound.Session, want outbound.Want, names []string) (left []string) {
-	const portion = 64 // others have the lock in between
-	for n := 0; n < len(names); n += portion {
-		if done := b.snapshot(s, want, names[n:min(n+portion, len(names))]); n+done < min(n+portion, len(names)) {
-			return names[n+done:]
+	return inPortions(names, func(names []string) int { return b.snapshot(s, want, names) })
+}
+
+// CatchUp sends a session the newest messages of topics it was too slow for,
+// as many as there is room for now, and returns the other topics.
+func (b *Board) CatchUp(s *outbound.Session, names []string) (left []string) {
+	return inPortions(names, func(names []string) int { return b.catchUp(s, names) })
+}
+
+// inPortions calls send, which returns how many names are done with, until
+// there is no room. Others have the lock in between.
+func inPortions(names []string, send func(names []string) int) (left []string) {
+	const portion = 64
+	for len(names) > 0 {
+		n := min(portion, len(names))
+		done := send(names[:n])
+		names = names[done:]
+		if done < n {
+			return names
 		}
 	}
 	return nil
@@ -200,9 +214,9 @@ func (b *Board) snapshot(s *outbound.Session, want outbound.Want, names []string
 		if e == nil || b.cfg.May != nil && !b.cfg.May(s, name) {
 			continue
 		}
-		m, ok := b.newest(e)
+		m := b.newest(e)
 		// There is no value, or an empty one, which would mean "forget".
-		if !ok || len(m.Payload) == 0 || m.Expired(now) {
+		if m == nil || len(m.Payload) == 0 || m.Expired(now) {
 			continue
 		}
 		how := outbound.How{Retain: true, IDs: want.IDs, Now: true} // [MQTT-3.3.1-8]
@@ -212,7 +226,7 @@ func (b *Board) snapshot(s *outbound.Session, want outbound.Want, names []string
 		if e.point == nil && s.Stored() && min(m.QoS, want.QoS) > 0 {
 			continue // SnapshotRecords has put it into the session log
 		}
-		b.batch.parcel.Load(&m, false)
+		b.batch.parcel.Load(m, m == e.message)
 		if s.Send(&b.batch.parcel, how) == outbound.NoRoom {
 			return i
 		}
@@ -226,12 +240,29 @@ func (b *Board) Covered(filter string) []string {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	var found []string
-	for topic, e := range b.entries {
-		if (e.known || e.message != nil) && topics.Matches(filter, topic) {
-			found = append(found, topic)
+	for e := range b.under(filter) {
+		if e.known || e.message != nil {
+			found = append(found, e.topic)
 		}
 	}
 	return found
+}
+
+// under returns the entries whose topics a filter covers. mu is held.
+func (b *Board) under(filter string) iter.Seq[*entry] {
+	return func(yield func(*entry) bool) {
+		if !strings.ContainsAny(filter, "+#") {
+			if e := b.entries[filter]; e != nil {
+				yield(e)
+			}
+			return
+		}
+		for topic, e := range b.entries {
+			if topics.Matches(filter, topic) && !yield(e) {
+				return
+			}
+		}
+	}
 }
 
 // SnapshotRecords appends to dst the retained messages of clients that a new
@@ -240,11 +271,11 @@ func (b *Board) SnapshotRecords(dst []mapping.Record, s *outbound.Session, sub t
 	want := outbound.WantOf(sub)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for topic, e := range b.entries {
-		if e.message == nil || min(e.message.QoS, sub.QoS) == 0 || e.message.Expired(at.Now) || !topics.Matches(sub.Filter, topic) {
+	for e := range b.under(sub.Filter) {
+		if e.message == nil || min(e.message.QoS, sub.QoS) == 0 || e.message.Expired(at.Now) {
 			continue
 		}
-		if b.cfg.May != nil && !b.cfg.May(s, topic) {
+		if b.cfg.May != nil && !b.cfg.May(s, e.topic) {
 			continue
 		}
 		to := &outbound.Addressed{ClientID: s.ID(), How: outbound.How{QoS: min(e.message.QoS, sub.QoS), Retain: true, IDs: want.IDs}}
@@ -253,26 +284,28 @@ func (b *Board) SnapshotRecords(dst []mapping.Record, s *outbound.Session, sub t
 	return dst
 }
 
-// CatchUp sends a session the newest messages of topics it was too slow for.
-func (b *Board) CatchUp(s *outbound.Session, names []string) {
+// catchUp returns how many topics are done with.
+func (b *Board) catchUp(s *outbound.Session, names []string) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	defer b.batch.parcel.Clear()
-	for _, name := range names {
+	for i, name := range names {
 		e := b.entries[name]
 		if e == nil {
 			continue
 		}
-		m, ok := b.newest(e)
-		if !ok {
+		to := b.audienceOf(e)
+		at := slices.IndexFunc(to.direct, func(t target) bool { return t.session == s })
+		m := b.newest(e)
+		if at < 0 || m == nil {
 			continue
 		}
-		to := b.audienceOf(e)
-		for i := range to.direct {
-			if t := &to.direct[i]; t.session == s {
-				b.batch.parcel.Load(&m, false)
-				s.Send(&b.batch.parcel, t.how(&m, true))
-			}
+		how := to.direct[at].how(m, true)
+		how.Now = true
+		b.batch.parcel.Load(m, m == e.message)
+		if s.Send(&b.batch.parcel, how) == outbound.NoRoom {
+			return i
 		}
 	}
+	return len(names)
 }

@@ -28,12 +28,9 @@ func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watchers.Subscribe(w, topics.Subscription{Filter: filter, QoS: 2})
-	for topic, e := range b.entries {
-		if !topics.Matches(filter, topic) {
-			continue
-		}
-		if m, ok := b.newest(e); ok && len(m.Payload) > 0 {
-			w.do(&m)
+	for e := range b.under(filter) {
+		if m := b.newest(e); m != nil && len(m.Payload) > 0 {
+			w.do(m)
 		}
 	}
 	return func() {

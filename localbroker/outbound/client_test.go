@@ -150,7 +150,7 @@ func (c *testClock) Boot() uint64 {
 // noNewest has no retained messages and no points.
 type noNewest struct{}
 
-func (noNewest) CatchUp(*Session, []string) {}
+func (noNewest) CatchUp(*Session, []string) []string { return nil }
 func (noNewest) Snapshot(*Session, Want, []string) []string {
 	return nil
 }

@@ -47,8 +47,9 @@ type Log interface {
 // satisfies it. A Session calls it without holding a lock.
 type Newest interface {
 	// CatchUp sends the newest messages of retained topics that the session
-	// was too slow for.
-	CatchUp(s *Session, topics []string)
+	// was too slow for, as many as there is room for, and returns the other
+	// topics.
+	CatchUp(s *Session, topics []string) (left []string)
 	// Snapshot sends the retained messages of topics for a new subscription,
 	// as many as there is room for, and returns the other topics.
 	Snapshot(s *Session, want Want, topics []string) (left []string)

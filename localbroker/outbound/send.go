@@ -150,14 +150,22 @@ func (s *Session) refused(err error, topic string, how How) Outcome {
 		return NoRoom
 	}
 	if how.Newest {
-		if s.missed == nil {
-			s.missed = make(map[string]struct{})
-		}
-		s.missed[topic] = struct{}{}
+		s.miss(topic)
 	}
 	s.figures.Dropped++
 	s.cfg.Shared.Dropped.Add(1)
 	return NoRoom
+}
+
+// miss notes retained topics whose newest messages are still to be sent. mu is
+// held.
+func (s *Session) miss(topics ...string) {
+	if s.missed == nil && len(topics) > 0 {
+		s.missed = make(map[string]struct{}, len(topics))
+	}
+	for _, topic := range topics {
+		s.missed[topic] = struct{}{}
+	}
 }
 
 // tooLarge reports whether the client does not take the packet. mu is held.
@@ -195,6 +203,22 @@ func (s *Session) Owe(want Want, topics []string) {
 	}
 	s.mu.Unlock()
 	s.pump()
+}
+
+// maxOwed bounds the retained messages that wait for one client, as names of
+// topics.
+const maxOwed = 1 << 16
+
+// Overdue reports whether so many retained messages wait for the client that
+// it has to read some before it subscribes again.
+func (s *Session) Overdue() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := 0
+	for i := range s.owed {
+		n += len(s.owed[i].topics)
+	}
+	return n > maxOwed
 }
 
 // Room tells that the writer has taken what waited for the connection. What
@@ -306,9 +330,13 @@ func (s *Session) pumpOwed() bool {
 			topics = append(topics, topic)
 		}
 		s.missed = nil
+		link := s.link
 		s.mu.Unlock()
-		s.cfg.Shared.Newest.CatchUp(s, topics)
+		left := s.cfg.Shared.Newest.CatchUp(s, topics)
 		s.mu.Lock()
+		if s.link == link {
+			s.miss(left...)
+		}
 		return len(s.missed) == 0
 	case len(s.owed) > 0:
 		o := s.owed[0]

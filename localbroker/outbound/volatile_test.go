@@ -220,11 +220,14 @@ type catcher struct {
 	asked [][]string
 }
 
-func (c *catcher) CatchUp(s *Session, topics []string) {
+func (c *catcher) CatchUp(s *Session, topics []string) []string {
 	c.asked = append(c.asked, topics)
-	for _, topic := range topics {
-		send(s, message(topic, "newest", 0), How{Newest: true})
+	for i, topic := range topics {
+		if send(s, message(topic, "newest", 0), How{Newest: true, Now: true}) == NoRoom {
+			return topics[i:]
+		}
 	}
+	return nil
 }
 
 func TestNewestComesWhenThereIsRoom(t *testing.T) {
@@ -309,5 +312,30 @@ func TestRoomThatComesMeanwhile(t *testing.T) {
 	h.got = append(h.got, payloads(h.link.take(s))...)
 	if fmt.Sprint(h.got) != fmt.Sprint(want) {
 		t.Fatalf("got %v", h.got)
+	}
+}
+
+// stuck finds no room ever.
+type stuck struct{ noNewest }
+
+func (stuck) Snapshot(_ *Session, _ Want, topics []string) []string { return topics }
+
+// A client that subscribes again and again and reads nothing cannot pile up
+// what it is owed.
+func TestOverdue(t *testing.T) {
+	shared := newShared()
+	shared.Newest = stuck{}
+	s := New(Config{Shared: shared, ClientID: "c", Inflight: 8, QueueSize: 1 << 10})
+	s.Attach(newTestLink(t, 4, 1), LinkOptions{Version: 4})
+	names := make([]string, 10_000)
+	for i := range names {
+		names[i] = fmt.Sprintf("topic-%02d", i)
+	}
+	n := 0
+	for ; n < 100 && !s.Overdue(); n++ {
+		s.Owe(Want{}, names)
+	}
+	if n != 7 {
+		t.Errorf("%d snapshots of %d topics wait", n, len(names))
 	}
 }
