@@ -63,7 +63,14 @@ func missingKeys(t *testing.T, section reflect.Type, name, text string, own bool
 		if !strings.Contains(text, want) {
 			t.Errorf("%s.%s is not in docs/site-file.md", name, key)
 		}
-		if inner := section.Field(i).Type; inner.Kind() == reflect.Struct || inner.Kind() == reflect.Pointer {
+		inner := section.Field(i).Type
+		if inner.Kind() == reflect.Slice {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Pointer {
+			inner = inner.Elem()
+		}
+		if inner.Kind() == reflect.Struct {
 			missingKeys(t, inner, name+"."+key, text, own)
 		}
 	}
