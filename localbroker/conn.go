@@ -54,6 +54,9 @@ func (b *Broker) newConn(nc net.Conn, at entrance) *conn {
 		Conn: nc, broker: b, buffers: &b.buffers, at: at, remote: nc.RemoteAddr().String(), host: hostOf(nc),
 		maxQueue: int(b.cfg.Limits.QueueSize),
 	}
+	if c.host == unixHost {
+		c.remote = unixHost // it has no address
+	}
 	c.out.done, c.read = make(chan struct{}), make(chan struct{})
 	c.out.timed = true // by serve, until the first write
 	c.direct = c.socket.open(nc, c.buffers)
