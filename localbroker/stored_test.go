@@ -93,14 +93,14 @@ func TestMessagesWaitForAStoredSession(t *testing.T) {
 					}
 					w.ping()
 					_ = w.conn.Close()
-					pub.publishAll("lan/x", qos, numbers(5, 100)...)
+					pub.publishAll("lan/x", qos, numbers(5, 30)...)
 					if level != spool.Memory {
 						l.restart()
 						pub = dial(t, l.address, 5).connect("pub")
 					}
-					pub.publishAll("lan/x", qos, numbers(100, 120)...)
+					pub.publishAll("lan/x", qos, numbers(30, 40)...)
 					w = l.session(version, "away", true)
-					for i := 5; i < 120; i++ {
+					for i := 5; i < 40; i++ {
 						if m := w.publication(); m.payload != fmt.Sprint(i) || m.qos != qos {
 							t.Fatalf("message %d: %+v", i, m)
 						}
