@@ -50,6 +50,7 @@ peers:
 # The durability and outage tests at full length, power cuts and Mosquitto
 # included: about an hour. Needs root on Debian.
 torture: peers
+	SLUICE_TORTURE=1 $(GO) test $(RACE) -count 1 -timeout 1h -v -run Fuzzed ./localbroker/peertest
 	SLUICE_TORTURE=1 $(GO) test -tags peers -count 1 -timeout 4h -v $(sort $(dir $(LONG_TESTS)))
 
 # Every row of the footprint and speed table, on this machine. The rows of the

@@ -28,7 +28,7 @@ func TestBrowser(t *testing.T) {
 	g := start(t, "memory", "ws://", "wss://")
 	home := t.TempDir()
 	trust(t, g, home)
-	page, lines := pages(t)
+	page, lines := pages(t, modules(t))
 	query := url.Values{"at": {"ws://" + g.addresses["ws://"] + "/mqtt", "wss://" + g.addresses["wss://"] + "/mqtt"}}
 	browse(t, home, page+"/page.html?"+query.Encode())
 	good := 0
@@ -52,15 +52,37 @@ func TestBrowser(t *testing.T) {
 	}
 }
 
-// trust puts the authority of the gateway into the certificates of a user.
-func trust(t *testing.T, g *gateway, home string) {
+// TestNode uses mqtt.js outside a browser, as MQTTX and its kind do, over TCP
+// and TLS.
+func TestNode(t *testing.T) {
+	t.Parallel()
+	g := start(t, "memory", "", "tls://")
+	ca := exportCA(t, g, t.TempDir())
+	cmd := exec.CommandContext(t.Context(), "node", filepath.Join("testdata", "client.js"),
+		"mqtt://"+g.addresses[""], "mqtts://"+g.addresses["tls://"])
+	cmd.Env = append(os.Environ(), "NODE_PATH="+modules(t), "CA="+ca)
+	out, err := cmd.CombinedOutput()
+	if err != nil || strings.Count(string(out), "ok ") != 4 {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// exportCA writes the certificate of the gateway's authority into a folder.
+func exportCA(t *testing.T, g *gateway, dir string) string {
 	t.Helper()
 	path, err := program()
 	if err != nil {
 		t.Fatal(err)
 	}
-	ca, store := filepath.Join(home, "ca.pem"), filepath.Join(home, ".pki", "nssdb")
+	ca := filepath.Join(dir, "ca.pem")
 	command(t, path, "certs", "ca", "export", "-c", g.site, "--out", ca)
+	return ca
+}
+
+// trust puts the authority of the gateway into the certificates of a user.
+func trust(t *testing.T, g *gateway, home string) {
+	t.Helper()
+	ca, store := exportCA(t, g, home), filepath.Join(home, ".pki", "nssdb")
 	if err := os.MkdirAll(store, 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -68,18 +90,26 @@ func trust(t *testing.T, g *gateway, home string) {
 	command(t, "certutil", "-d", "sql:"+store, "-A", "-t", "C,,", "-n", "gateway", "-i", ca)
 }
 
-// pages serves the page and the client, and hands over what the page tells.
-func pages(t *testing.T) (address string, lines <-chan string) {
+// modules installs mqtt.js and returns the folder.
+func modules(t *testing.T) string {
 	t.Helper()
-	modules := t.TempDir()
-	command(t, "npm", "install", "--prefix", modules, "--no-audit", "--no-fund", "--ignore-scripts", "mqtt@"+mqttJSVersion)
+	dir := t.TempDir()
+	command(t, "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "mqtt@"+mqttJSVersion)
+	return filepath.Join(dir, "node_modules")
+}
+
+// pages serves the page and the client, and hands over what the page tells.
+func pages(t *testing.T, modules string) (address string, lines <-chan string) {
+	t.Helper()
 	told := make(chan string, 100)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /page.html", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFile(w, r, filepath.Join("testdata", "page.html"))
-	})
+	for _, name := range []string{"page.html", "client.js"} {
+		mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) {
+			http.ServeFile(w, r, filepath.Join("testdata", name))
+		})
+	}
 	mux.HandleFunc("GET /mqtt.js", func(w http.ResponseWriter, r *http.Request) {
-		http.ServeFile(w, r, filepath.Join(modules, "node_modules", "mqtt", "dist", "mqtt.min.js"))
+		http.ServeFile(w, r, filepath.Join(modules, "mqtt", "dist", "mqtt.min.js"))
 	})
 	mux.HandleFunc("POST /result", func(_ http.ResponseWriter, r *http.Request) {
 		line, err := io.ReadAll(io.LimitReader(r.Body, 1<<16))
