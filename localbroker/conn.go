@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"sluice/localbroker/wire"
@@ -130,6 +131,11 @@ func (c *conn) fill() error {
 	if c.direct {
 		chunk, n, err := c.socket.read()
 		c.chunk, c.r, c.w = chunk[:cap(chunk)], 0, n
+		if n > 0 && c.chunk[0]>>4 == wire.TypePublish {
+			// Of what has come at the same moment the runtime wakes the last
+			// first. A subscription that was sent before goes before.
+			runtime.Gosched()
+		}
 		return err
 	}
 	n, err := c.Conn.Read(c.one[:])
