@@ -34,7 +34,6 @@ type load struct {
 const (
 	loadTopic   = "bench/site/meter/power"
 	loadPayload = 64 // bytes; 12 at the least
-	loadBatch   = 64 // frames in one write at the most
 )
 
 // result is what a load has seen while it was measured.
@@ -198,16 +197,15 @@ func (l load) receive(conn net.Conn, s int, lanes []*lane) error {
 	}
 }
 
-// publish sends until stop, window messages ahead at the most.
+// publish sends until stop, window messages ahead at the most, each with a
+// write of its own, as clients do.
 func (l *lane) publish(ctx context.Context, p int, load load, stop <-chan struct{}) error {
 	window := int64(max(1, load.window/load.publishers))
 	payload := make([]byte, loadPayload)
 	binary.BigEndian.PutUint32(payload, uint32(p))
-	var out []byte
 	frame := publishFrame(load.qos, payload)
 	for number := int64(0); ; {
-		free := min(window-(number-l.settled(load.qos)), loadBatch)
-		if free <= 0 {
+		if number-l.settled(load.qos) >= window {
 			select {
 			case <-l.moved:
 			case <-stop:
@@ -222,17 +220,13 @@ func (l *lane) publish(ctx context.Context, p int, load load, stop <-chan struct
 			return nil
 		default:
 		}
-		out = out[:0]
-		for range free {
-			if load.qos > 0 {
-				binary.BigEndian.PutUint16(frame[len(frame)-loadPayload-2:], uint16(1+number%65535))
-			}
-			binary.BigEndian.PutUint64(frame[len(frame)-loadPayload+4:], uint64(number))
-			out = append(out, frame...)
-			number++
+		if load.qos > 0 {
+			binary.BigEndian.PutUint16(frame[len(frame)-loadPayload-2:], uint16(1+number%65535))
 		}
+		binary.BigEndian.PutUint64(frame[len(frame)-loadPayload+4:], uint64(number))
+		number++
 		l.sent.Store(number)
-		if _, err := l.conn.Write(out); err != nil {
+		if _, err := l.conn.Write(frame); err != nil {
 			return fmt.Errorf("publisher %d: %w", p, err)
 		}
 	}
