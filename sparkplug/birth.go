@@ -13,36 +13,41 @@ import (
 // with a limit for packets close the connection over it, again and again.
 const largeBirth = 256 << 10 // bytes
 
-// Connected returns NBIRTH and the DBIRTH of every device, in the order in
-// which they have to be published before any data
-// [message-flow-edge-node-birth-publish-connect] [payloads-dbirth-order].
-// A device that does not answer is born if its stored samples are still owed,
-// and dies when they are out.
+// Connected returns the births that Demand has asked for, in the order in which
+// they have to be published. The first of a connection, and those a host asks for,
+// are NBIRTH and then the DBIRTHs [message-flow-edge-node-birth-publish-connect]
+// [payloads-dbirth-order]; later ones may be a DBIRTH alone. At first every
+// device is born, also one that does not answer: its stored samples may be
+// owed, and hosts throw away what comes for the dead. A dead one stays dead
+// in later births. The error is always nil.
 func (n *Node) Connected(now time.Time) ([]mapping.Message, error) {
-	rebirth := n.state == born
-	n.state, n.demand, n.birthAt = born, Nothing, time.Time{}
-	clear(n.aliases)
-	for _, d := range n.order {
-		for _, m := range d.order {
-			n.aliases[m.alias] = m
-			m.lanes = [2]passed{}
-		}
+	first := n.state != born
+	full := first || n.full || !n.rebirthAt.IsZero() && !now.Before(n.rebirthAt)
+	n.state, n.due = born, false
+	end := n.o.End() // before Current
+	newest := n.current()
+	var messages []mapping.Message
+	if full {
+		n.full, n.rebirthAt = false, time.Time{}
+		messages = append(messages, n.nbirth())
+		n.stats.Births++
 	}
-	current := n.current()
-	messages := []mapping.Message{n.nbirth()}
 	for _, d := range n.order {
-		if d.away && n.drained {
-			d.born = false
-			continue
+		if d.wanted || full && (first || d.born || !d.away) {
+			if first {
+				d.forget()
+			}
+			messages = append(messages, n.dbirth(d, end, newest))
 		}
-		d.owed = d.away
-		messages = append(messages, n.dbirth(d, current))
-	}
-	n.stats.Births++
-	if rebirth {
-		n.log.Info("births sent again", "node", n.cfg.Node, "devices", len(messages)-1)
 	}
 	return messages, nil
+}
+
+// forget drops what was sent before.
+func (d *device) forget() {
+	for _, m := range d.order {
+		m.lanes = [2]passed{}
+	}
 }
 
 // current returns the newest record of each metric.
@@ -52,7 +57,7 @@ func (n *Node) current() map[*metric]mapping.Record {
 		if r.Point == nil {
 			continue
 		}
-		if m := n.find(r.Point); m != nil {
+		if m := n.find(r.Point); m != nil && !m.left && fits(m, &r) {
 			newest[m] = r
 		}
 	}
@@ -65,14 +70,14 @@ func (n *Node) nbirth() mapping.Message {
 	control := func(name string) Metric { // never with an alias [operational-behavior-data-commands-rebirth-name-aliases]
 		return Metric{Name: name, Timestamp: at, Datatype: Boolean, WithType: true, Value: sources.Bool(false)}
 	}
-	metrics := []Metric{n.bdSeqMetric(), control(metricRebirth)}
+	metrics := []Metric{n.bdSeqMetric(at), control(metricRebirth)}
 	if n.o.Servers > 1 {
 		metrics = append(metrics, control(metricNextServer))
 	}
 	if n.cfg.Reboot && n.o.Reboot != nil {
 		metrics = append(metrics, control(metricReboot))
 	}
-	metrics = append(metrics, n.droppedMetric(true))
+	metrics = append(metrics, n.droppedMetric(at, true))
 	names := make([]string, 0, len(n.cfg.Properties))
 	for name := range n.cfg.Properties {
 		names = append(names, name)
@@ -85,31 +90,36 @@ func (n *Node) nbirth() mapping.Message {
 }
 
 // droppedMetric counts the samples that the log had to drop for this upstream.
-func (n *Node) droppedMetric(inBirth bool) Metric {
-	return Metric{Name: metricDropped, Timestamp: n.now(), Datatype: UInt64, WithType: inBirth || n.cfg.DatatypeInData, Value: sources.Uint64(n.dropped)}
+func (n *Node) droppedMetric(at uint64, inBirth bool) Metric {
+	return Metric{Name: metricDropped, Timestamp: at, Datatype: UInt64, WithType: inBirth || n.cfg.DatatypeInData, Value: sources.Uint64(n.dropped)}
 }
 
 // dbirth returns the birth certificate of a device: every metric it has, with
 // its value or null [topics-dbirth-metrics].
-func (n *Node) dbirth(d *device, current map[*metric]mapping.Record) mapping.Message {
+func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) mapping.Message {
 	at := n.now()
 	metrics := make([]Metric, 0, len(d.order))
 	for _, m := range d.order {
 		x := Metric{Timestamp: at, Null: true}
-		if r, ok := current[m]; ok && !m.left {
-			x = n.sample(m, &r, &m.lanes[0])
+		m.lanes[live], m.lanes[history].notGood = passed{}, false
+		m.declared, m.end, m.birthAt = true, end, 0
+		if r, ok := newest[m]; ok {
+			x = sample(m, &r, &m.lanes[live])
+			m.birthAt = x.Timestamp
+			if d.away && x.Properties == nil { // nobody knows what it would be now
+				x.Properties, m.lanes[live].notGood = qualityProperty[qualityStale], true
+			}
 		}
-		m.bornAt = x.Timestamp
 		x.Name, x.Datatype, x.WithType = m.name, m.datatype, true
 		if n.cfg.Aliases {
-			x.Alias, x.HasAlias = m.alias, true
+			x.Alias, x.HasAlias = m.alias, true // name and alias [payloads-alias-birth-requirement]
 		}
 		if m.point.Unit != "" {
-			x.Properties = append(x.Properties, Property{"engUnit", String, sources.String(m.point.Unit)})
+			x.Properties = append(slices.Clip(x.Properties), Property{"engUnit", String, sources.String(m.point.Unit)})
 		}
 		metrics = append(metrics, x)
 	}
-	d.born = true
+	d.born, d.wanted = true, false
 	return n.birth("DBIRTH", d.name, metrics)
 }
 
@@ -117,15 +127,13 @@ func (n *Node) dbirth(d *device, current map[*metric]mapping.Record) mapping.Mes
 // [operational-behavior-data-publish-dbirth-order], and warns about a large one.
 func (n *Node) birth(kind, device string, metrics []Metric) mapping.Message {
 	slices.SortStableFunc(metrics, byTimestamp)
-	payload := AppendPayload(nil, &Payload{Timestamp: n.now(), Metrics: metrics})
-	if len(payload) > n.stats.BirthBytes {
-		n.stats.BirthBytes = len(payload)
-		if len(payload) > min(largeBirth, max(int(n.cfg.MaxSize), largeBirth)) {
-			n.log.Warn("a birth certificate is so large that brokers and hosts may refuse it; split the device, or use shorter names",
-				"kind", kind, "device", device, "bytes", len(payload))
-		}
+	m := mapping.Message{Topic: n.topic(kind, device), Payload: AppendPayload(nil, &Payload{Timestamp: n.now(), Metrics: metrics})}
+	n.stats.BirthBytes = max(n.stats.BirthBytes, len(m.Payload))
+	if len(m.Payload) > largeBirth {
+		n.once("large "+m.Topic, "a birth certificate is so large that brokers and hosts may refuse it; split the device, or use shorter names",
+			"topic", m.Topic, "bytes", len(m.Payload))
 	}
-	return mapping.Message{Topic: n.topic(kind, device), Payload: payload}
+	return m
 }
 
 func byTimestamp(a, b Metric) int {
@@ -138,71 +146,56 @@ func byTimestamp(a, b Metric) int {
 	return 0
 }
 
-// SetDevice notes that a device went away or came back, and returns its DDEATH
-// or DBIRTH. While history is on its way, a device that went away dies after
-// it: hosts throw away what comes for a dead device.
+// SetDevice notes that a device went away or came back. It returns the DBIRTH
+// of a dead one that is back. One that went away dies at the next Drained: what
+// was read before may still be on its way, and hosts throw away what comes
+// for the dead. The error is always nil.
 func (n *Node) SetDevice(s sources.DeviceState) ([]mapping.Message, error) {
 	d := n.devices[s.Device]
 	if d == nil || d.away == !s.Online {
 		return nil, nil
 	}
 	d.away = !s.Online
-	switch {
-	case n.state != born:
-		return nil, nil // the births will say it
-	case d.away && !n.drained:
-		d.owed = d.born
-		return nil, nil
-	case d.away:
-		return n.ddeath(d), nil
-	}
-	d.owed = false
-	if d.born {
+	if n.state != born || n.leave || d.born || d.away {
 		return nil, nil
 	}
-	return []mapping.Message{n.dbirth(d, n.current())}, nil
-}
-
-// ddeath returns the death certificate of a device that is born
-// [operational-behavior-device-ddeath]. Hosts take its timestamp as the end of
-// the values.
-func (n *Node) ddeath(d *device) []mapping.Message {
-	d.owed = false
-	if !d.born {
-		return nil
-	}
-	d.born = false
-	payload := AppendPayload(nil, &Payload{Timestamp: n.now()})
-	return []mapping.Message{{Topic: n.topic("DDEATH", d.name), Payload: payload}}
+	end := n.o.End() // before Current
+	return []mapping.Message{n.dbirth(d, end, n.current())}, nil
 }
 
 // Drained tells that everything the log held has been sent, and returns the
-// deaths that had to wait for it. It may be told often.
+// DDEATHs of devices that do not answer. It may be called often. The error is
+// always nil.
 func (n *Node) Drained(time.Time) ([]mapping.Message, error) {
-	if n.state != born {
+	if n.state != born || n.due || n.leave {
 		return nil, nil
 	}
-	n.drained = true
 	var deaths []mapping.Message
 	for _, d := range n.order {
-		if d.owed {
-			deaths = append(deaths, n.ddeath(d)...)
+		if d.away && d.born {
+			d.born = false
+			deaths = append(deaths, n.ddeath(d))
 		}
 	}
 	return deaths, nil
 }
 
+// ddeath returns the death certificate of a device
+// [operational-behavior-device-ddeath]. Hosts take its timestamp as the end of
+// the values.
+func (n *Node) ddeath(d *device) mapping.Message {
+	return mapping.Message{Topic: n.topic("DDEATH", d.name), Payload: AppendPayload(nil, &Payload{Timestamp: n.now()})}
+}
+
 // find returns the metric of a point, also of a point read back from the log,
-// nil if there is none that its samples fit.
+// nil if there is none.
 func (n *Node) find(p *mapping.Point) *metric {
 	if m, ok := n.known[p]; ok {
 		return m
 	}
 	var m *metric
 	if d := n.devices[p.Device]; d != nil {
-		if m = d.metrics[p.Name]; m != nil && m.datatype != datatypeOf(p.Kind) {
-			m = nil
-		}
+		m = d.metrics[p.Name]
 	}
 	if len(n.known) > 100_000 { // points of many past points lists
 		clear(n.known)
@@ -215,18 +208,26 @@ func (n *Node) find(p *mapping.Point) *metric {
 
 // adopt declares the point of a stored sample that the points list no longer
 // has, with its name and type, so that the births can name it. It returns nil
-// if the name is taken by a point of another type, or cannot be declared.
+// if it cannot be declared.
 func (n *Node) adopt(p *mapping.Point) *metric {
-	if d := n.devices[p.Device]; d != nil && d.metrics[p.Name] != nil || strings.ContainsAny(p.Device, "+/#\x00") || p.Device == "" {
-		return nil
+	for _, d := range n.order { // see checkCase
+		if d.name != p.Device && strings.EqualFold(d.name, p.Device) {
+			return nil
+		}
+		for _, m := range d.order {
+			if d.name == p.Device && strings.EqualFold(m.name, p.Name) {
+				return nil
+			}
+		}
 	}
+	known := n.devices[p.Device] != nil
 	m, err := n.declare(p)
 	if err != nil {
 		return nil
 	}
 	m.left = true
-	if d := m.device; len(d.order) == 1 {
-		d.away = true // nobody polls it any more: it dies when its history is out
+	if !known { // nobody polls it any more: it dies when its history is out
+		m.device.away, m.device.left = true, true
 	}
 	return m
 }

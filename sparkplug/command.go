@@ -9,83 +9,115 @@ import (
 // Subscriptions begins a connection to server and returns the filters to
 // subscribe to at QoS 1, before anything is published
 // [message-flow-edge-node-ncmd-subscribe] [message-flow-device-dcmd-subscribe]:
-// commands, the state of the primary host, and our own death, which only
-// somebody else can have published while we are connected.
+// commands, our own death, which only somebody else can have published while we
+// are connected, and the state of the primary host.
 func (n *Node) Subscriptions(server string) []string {
-	n.server, n.state, n.drained = server, joined, false
-	list := []string{n.topic("NCMD", ""), n.topic("DCMD", "") + "/+", n.topic("NDEATH", "")}
-	switch {
-	case n.cfg.PrimaryHost == "":
-		n.want(Births)
-	case n.cfg.LegacyState:
-		list = append(list, "STATE/"+n.cfg.PrimaryHost)
-	default:
-		list = append(list, "spBv1.0/STATE/"+n.cfg.PrimaryHost)
+	n.server = server
+	n.begin(joined)
+	clear(n.logged)
+	list := []string{n.ncmd, n.dcmd + "+", n.ndeath}
+	if n.cfg.PrimaryHost != "" {
+		return append(list, n.stateTopic())
 	}
+	n.due = true
 	return list
 }
 
-// want notes a demand; leaving goes before births.
-func (n *Node) want(d Demand) { n.demand = max(n.demand, d) }
+// Denied tells that the server has refused one of the Subscriptions. An error
+// says that the connection is of no use: it has to be ended with that text,
+// and the next server tried.
+func (n *Node) Denied(filter string) error {
+	if n.cfg.PrimaryHost != "" && filter == n.stateTopic() {
+		return fmt.Errorf("the server does not let us read %s, and the primary host has to be online there before anything is published", filter)
+	}
+	n.stats.Hint = "the server does not let us read " + filter + ": hosts cannot ask for births or send commands"
+	if filter == n.ndeath {
+		n.stats.Hint = ""
+	}
+	n.once("denied "+filter, "a subscription was refused by the server", "filter", filter)
+	return nil
+}
 
 // Demand returns what has to be done now, and, if that is nothing, when to ask
-// again at the latest; the zero time for never.
+// again at the latest; the zero time for never. Leaving goes before births.
 func (n *Node) Demand(now time.Time) (d Demand, again time.Time) {
-	if n.demand == Births && now.Before(n.birthAt) {
-		return Nothing, n.birthAt
+	switch {
+	case n.leave:
+		return Leave, again
+	case n.due:
+		return Births, again
+	case !n.rebirthAt.IsZero() && !now.Before(n.rebirthAt):
+		return Births, again
+	case !n.rebirthAt.IsZero():
+		return Nothing, n.rebirthAt
+	case n.state != joined || n.o.Servers < 2:
+		return Nothing, again
 	}
-	return n.demand, time.Time{}
+	// A server that tells nothing of the primary host is left for the next one
+	// [operational-behavior-primary-application-state-with-multiple-servers-walk].
+	if n.patience.IsZero() {
+		n.patience = now.Add(stateWait)
+	}
+	if now.Before(n.patience) {
+		return Nothing, n.patience
+	}
+	n.leave = true
+	return Leave, again
 }
 
 // Receive takes a message that was published to one of the Subscriptions.
 // Whatever is in it, it fails nothing: what cannot be used is counted and
 // logged.
 func (n *Node) Receive(topic string, payload []byte, retained bool, now time.Time) {
+	device, dcmd := strings.CutPrefix(topic, n.dcmd)
 	switch {
-	case n.cfg.PrimaryHost != "" && (topic == "spBv1.0/STATE/"+n.cfg.PrimaryHost && !n.cfg.LegacyState ||
-		topic == "STATE/"+n.cfg.PrimaryHost && n.cfg.LegacyState):
+	case n.cfg.PrimaryHost != "" && topic == n.stateTopic():
 		n.receiveState(payload)
-	case topic == n.topic("NDEATH", ""):
-		n.receiveDeath(payload, now)
-	case topic == n.topic("NCMD", ""):
+	case topic == n.ndeath:
+		n.receiveDeath(payload, retained, now)
+	case topic == n.ncmd:
 		n.receiveCommand(topic, "", payload, retained, now)
-	default:
-		if device, ok := strings.CutPrefix(topic, n.topic("DCMD", "")+"/"); ok {
-			n.receiveCommand(topic, device, payload, retained, now)
-		}
+	case dcmd && device != "":
+		n.receiveCommand(topic, device, payload, retained, now)
 	}
 }
 
 // receiveDeath answers a death that is told of us while we live: another
-// client has our ids, or the server took us for gone. Births put it right.
-func (n *Node) receiveDeath(payload []byte, now time.Time) {
+// client has our ids, or the server took us for gone. Births put it right. An
+// earlier will of ours that comes late has another bdSeq.
+func (n *Node) receiveDeath(payload []byte, retained bool, now time.Time) {
 	p, err := Decode(payload)
-	if err != nil || n.state != born {
+	if err != nil || n.state != born || retained {
 		return
 	}
 	for i := range p.Metrics {
 		m := &p.Metrics[i]
 		if v, err := m.Typed(Int64); m.Name == metricBdSeq && err == nil && v.AsInt64() == int64(n.bdSeq) {
 			n.stats.Hint = fmt.Sprintf("somebody declared %s/%s dead while it lives: is another client connected with the same group and node?", n.cfg.Group, n.cfg.Node)
-			n.log.Warn("declared dead while alive, sending the births again", "group", n.cfg.Group, "node", n.cfg.Node)
+			n.once("dead", "declared dead while alive, sending the births again")
 			n.rebirth(now)
+			return
 		}
 	}
 }
 
-// rebirth wants births: at once, or RebirthPause after those that were last
-// asked for.
+// rebirth demands births with NBIRTH: at once, which stops data until they are
+// out [operational-behavior-data-commands-rebirth-action-1], or RebirthPause after those that were last
+// asked for. In that case data goes on, as hosts that ask all the time would
+// stop it for ever.
 func (n *Node) rebirth(now time.Time) {
-	if n.state != born || n.demand == Births {
-		return
+	if n.storm.note(now) {
+		n.stats.Hint = "hosts ask for births again and again: does another client publish as " + n.cfg.Group + "/" + n.cfg.Node + ", or does the server reorder messages?"
 	}
-	n.want(Births)
-	n.birthAt = time.Time{}
-	if at := n.lastAsk.Add(n.cfg.RebirthPause); !n.lastAsk.IsZero() && now.Before(at) {
-		n.birthAt, n.lastAsk = at, at
-		return
+	at := n.lastAsk.Add(n.cfg.RebirthPause)
+	switch {
+	case n.state != born || n.due && n.full || !n.rebirthAt.IsZero():
+		// They come anyway.
+	case !n.lastAsk.IsZero() && now.Before(at):
+		n.rebirthAt, n.lastAsk = at, at
+	default:
+		n.due, n.full, n.lastAsk = true, true, now
 	}
-	n.lastAsk = now
 }
 
 // receiveCommand takes an NCMD, or a DCMD of a device. Hosts send aliases or
@@ -116,7 +148,7 @@ func (n *Node) receiveCommand(topic, device string, payload []byte, retained boo
 // refuse counts and logs a command that is not carried out.
 func (n *Node) refuse(topic, metric, why string) {
 	n.stats.Refused++
-	n.log.Warn("a command was refused", "topic", topic, "metric", metric, "reason", why)
+	n.once("command "+why, "a command was refused", "topic", topic, "metric", metric, "reason", why)
 }
 
 // control carries out a command for the edge node itself. It is false if m is
@@ -135,7 +167,7 @@ func (n *Node) control(topic string, m *Metric, now time.Time) bool {
 		}
 	case metricNextServer:
 		if on && n.o.Servers > 1 {
-			n.want(Leave)
+			n.leave = true
 		}
 	case metricReboot:
 		if on && n.cfg.Reboot && n.o.Reboot != nil {
@@ -180,10 +212,10 @@ func (n *Node) command(topic, device string, p *Payload, m *Metric) string {
 // target finds the metric of a command, by name or by alias.
 func (n *Node) target(device string, m *Metric) *metric {
 	if m.Name == "" {
-		if !m.HasAlias {
+		if !m.HasAlias || !n.cfg.Aliases || m.Alias == 0 || m.Alias > uint64(len(n.metrics)) {
 			return nil
 		}
-		return n.aliases[m.Alias]
+		return n.metrics[m.Alias-1]
 	}
 	if d := n.devices[device]; d != nil {
 		return d.metrics[m.Name]

@@ -15,6 +15,20 @@ const (
 	qualityStale = 500
 )
 
+// qualityProperty holds the one property of a metric with that quality
+// [payloads-propertyset-quality-value-type].
+var qualityProperty = map[int][]Property{
+	qualityBad:   {{"Quality", Int32, sources.Int64(qualityBad)}},
+	qualityGood:  {{"Quality", Int32, sources.Int64(qualityGood)}},
+	qualityStale: {{"Quality", Int32, sources.Int64(qualityStale)}},
+}
+
+// The lanes of a metric.
+const (
+	live = iota
+	history
+)
+
 // part is what Encode puts into the messages of one device: history and live
 // samples are never in one message.
 type part struct {
@@ -23,31 +37,46 @@ type part struct {
 	metrics    []Metric
 }
 
-// Encode returns the data messages for recs. A sample that is not newer than
-// the value in the birth is history, whichever way it came: it keeps its time,
+// Encode returns the data messages for recs. What stood in the log when its metric
+// was born last is history, whichever lane it comes by: it keeps its time,
 // is flagged, and goes in messages of its own, before the live ones. The
-// messages are valid until the next call. If a sample needs a metric that the
-// births have not named, there are no messages and Demand asks for births; the
-// same recs are then given again.
+// messages are valid until the next call. See the contract of Node: there are
+// none if something else is demanded first, and the same recs are then given
+// again. Messages of LAN clients are not for Sparkplug and are passed over.
+// The error is always nil.
 func (n *Node) Encode(recs []mapping.Record, _ bool) ([]mapping.Message, error) {
-	n.parts, n.out, n.buf = n.parts[:0], n.out[:0], n.buf[:0]
-	if n.state != born || n.demand == Births && n.birthAt.IsZero() {
+	n.parts, n.out, n.buf, n.placed = n.parts[:0], n.out[:0], n.buf[:0], n.placed[:0]
+	if n.state != born || n.due || n.leave {
 		return nil, nil
 	}
+	var undeclared, dead uint64
 	for i := range recs {
 		r := &recs[i]
-		switch {
+		m := (*metric)(nil)
+		if r.Point != nil && n.passes(r.Point) {
+			if m = n.place(r); m == nil {
+				undeclared++
+			} else if !m.device.born && !m.device.wanted {
+				m = nil
+				dead++
+			}
+		}
+		n.placed = append(n.placed, m)
+	}
+	if n.due {
+		return nil, nil // nothing has been counted yet
+	}
+	n.stats.Undeclared += undeclared
+	n.stats.Dead += dead
+	for i := range recs {
+		switch r := &recs[i]; {
 		case r.Drop != nil:
-			n.dropped += r.Drop.Count
-			n.add(nil, false, n.droppedMetric(false))
-		case r.Point != nil && n.passes(r.Point):
-			n.record(r)
+			n.noteDrop(r)
+		case n.placed[i] != nil:
+			n.record(n.placed[i], r)
 		}
 	}
-	if n.demand == Births && n.birthAt.IsZero() {
-		return nil, nil
-	}
-	for _, historical := range []bool{true, false} {
+	for _, historical := range [...]bool{true, false} {
 		for i := range n.parts {
 			if n.parts[i].historical == historical {
 				n.messages(&n.parts[i])
@@ -59,41 +88,72 @@ func (n *Node) Encode(recs []mapping.Record, _ bool) ([]mapping.Message, error) 
 
 // passes reports whether a point belongs to this upstream.
 func (n *Node) passes(p *mapping.Point) bool {
-	if m := n.known[p]; m != nil {
-		return true
-	}
-	return n.o.Passes == nil || n.o.Passes(p)
+	return n.known[p] != nil || n.o.Passes == nil || n.o.Passes(p)
 }
 
-// record adds one sample.
-func (n *Node) record(r *mapping.Record) {
+// place finds the metric of a sample, nil if there can be none, and demands
+// the births it needs: of a metric that hosts do not know, or of a dead device
+// that has a value after all.
+func (n *Node) place(r *mapping.Record) *metric {
 	m := n.find(r.Point)
 	if m == nil {
-		if m = n.adopt(r.Point); m == nil {
-			n.stats.Undeclared++
+		m = n.adopt(r.Point)
+	}
+	if m == nil || !fits(m, r) {
+		return nil
+	}
+	d := m.device
+	switch {
+	case d.born && m.declared:
+	case d.born:
+		n.due, n.full = true, true
+	case !d.away || d.left || r.Quality == sources.Good || r.Quality == sources.Uncertain:
+		n.due, d.wanted = true, true
+	}
+	return m
+}
+
+// fits reports whether a sample can be one of m: the points list may have given
+// the point another type since.
+func fits(m *metric, r *mapping.Record) bool {
+	if r.Point.Kind == m.point.Kind || r.Value.Kind() == sources.KindNone {
+		return true
+	}
+	_, err := Convert(r.Value, m.datatype)
+	return err == nil
+}
+
+// noteDrop counts what the log had to drop; a note that is read again counts
+// once. The last value of a message is enough.
+func (n *Node) noteDrop(r *mapping.Record) {
+	if r.Seq > n.dropSeq {
+		n.dropSeq = r.Seq
+		n.dropped += r.Drop.Count
+	}
+	x := n.droppedMetric(n.now(), false)
+	for i := range n.parts {
+		if n.parts[i].device == nil {
+			n.parts[i].metrics[0] = x
 			return
 		}
 	}
-	if _, named := n.aliases[m.alias]; !named || !m.device.born && (r.Quality == sources.Good || !m.device.away) {
-		m.device.owed = m.device.away
-		n.drained = n.drained && !m.device.away
-		n.want(Births)
-		return
-	}
-	if !m.device.born {
-		return // it is dead, and this sample says the same
-	}
-	historical := milliseconds(r.Stamp) <= m.bornAt
-	lane := &m.lanes[0]
+	n.add(nil, false, x)
+}
+
+// record adds one sample of m.
+func (n *Node) record(m *metric, r *mapping.Record) {
+	// The sample that stands in the birth may follow it in the live lane.
+	historical := r.Seq < m.end || m.birthAt != 0 && milliseconds(r.Stamp) == m.birthAt
+	lane := &m.lanes[live]
 	if historical {
-		lane = &m.lanes[1]
+		lane = &m.lanes[history]
 	}
-	x := n.sample(m, r, lane)
+	x := sample(m, r, lane)
 	x.Historical = historical
 	if n.cfg.Aliases {
 		x.Alias, x.HasAlias = m.alias, true // and no name [payloads-alias-data-cmd-requirement]
 	} else {
-		x.Name = m.name
+		x.Name = m.name // [payloads-name-requirement]
 	}
 	x.WithType = n.cfg.DatatypeInData
 	n.add(m.device, historical, x)
@@ -102,29 +162,37 @@ func (n *Node) record(r *mapping.Record) {
 // milliseconds returns the time of a sample as payloads have it.
 func milliseconds(s sources.Stamp) uint64 { return uint64(max(s.Wall/1e6, 1)) }
 
-// sample returns value, time and quality of a record. Two samples of a metric
-// never have one timestamp, as hosts take that for a repetition.
-func (n *Node) sample(m *metric, r *mapping.Record, lane *passed) Metric {
-	x := Metric{Timestamp: milliseconds(r.Stamp), Datatype: m.datatype}
-	if x.Timestamp == lane.at {
-		x.Timestamp++
+// stamp returns the timestamp to send for one recorded at raw. Two samples of a metric
+// never have one timestamp, as hosts take that for a repetition. A clock
+// that was set back stays visible.
+func (p *passed) stamp(raw uint64) uint64 {
+	at := raw
+	if raw >= p.raw && raw <= p.at {
+		at = p.at + 1
 	}
-	lane.at = x.Timestamp
+	p.raw, p.at = raw, at
+	return at
+}
+
+// sample returns value, time and quality of a record.
+func sample(m *metric, r *mapping.Record, lane *passed) Metric {
+	x := Metric{Timestamp: lane.stamp(milliseconds(r.Stamp)), Datatype: m.datatype}
 	value, err := Convert(r.Value, m.datatype)
 	if f := value.AsFloat64(); err != nil || value.Kind() >= sources.KindFloat32 && value.IsNumber() && (math.IsNaN(f) || math.IsInf(f, 0)) {
 		x.Null = true // and no value [operational-behavior-data-publish-dbirth-values]
+	} else {
+		x.Value = value
 	}
-	x.Value = value
-	quality := int64(qualityGood)
+	quality := qualityGood
 	switch {
-	case r.Quality == sources.Stale || r.Quality == sources.Uncertain || !r.Stamp.Trusted:
-		quality = qualityStale
-	case r.Quality != sources.Good || x.Null:
+	case r.Quality == sources.Bad || r.Quality == sources.Uncertain || x.Null:
 		quality = qualityBad
+	case r.Quality == sources.Stale || !r.Stamp.Trusted:
+		quality = qualityStale
 	}
 	// Good is what hosts assume; it is said once after something else.
 	if quality != qualityGood || lane.notGood {
-		x.Properties = []Property{{"Quality", Int32, sources.Int64(quality)}}
+		x.Properties = qualityProperty[quality]
 	}
 	lane.notGood = quality != qualityGood
 	return x
@@ -151,9 +219,9 @@ func (n *Node) add(d *device, historical bool, x Metric) {
 // the order of time [operational-behavior-data-publish-dbirth-order].
 func (n *Node) messages(p *part) {
 	slices.SortStableFunc(p.metrics, byTimestamp)
-	topic := n.topic("NDATA", "")
+	topic := n.ndata
 	if p.device != nil {
-		topic = n.topic("DDATA", p.device.name)
+		topic = p.device.data
 	}
 	for rest := p.metrics; len(rest) > 0; {
 		count, size := 0, 0

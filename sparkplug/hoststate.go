@@ -2,62 +2,79 @@ package sparkplug
 
 import (
 	"encoding/json"
+	"math"
 	"strings"
+	"time"
 )
 
+// stateWait is how long a server may tell nothing of the primary host before
+// the next one of several is tried.
+const stateWait = 30 * time.Second
+
 // hostState is what a server has told of the primary host. It is kept over
-// reconnects: a server may repeat old news.
+// reconnects: a server may repeat old news. Each server has its own, as the
+// host keeps its timestamps by server.
 type hostState struct {
 	known  bool
 	online bool
 	at     uint64 // timestamp of the news, ms
 }
 
-// hostOnline reports whether the primary host is online on this server.
-func (n *Node) hostOnline() bool { return n.hosts[n.server].online }
+// stateTopic is where the primary host tells its state.
+func (n *Node) stateTopic() string {
+	if n.cfg.LegacyState {
+		return "STATE/" + n.cfg.PrimaryHost
+	}
+	return "spBv1.0/STATE/" + n.cfg.PrimaryHost
+}
 
 // receiveState takes news of the primary host. News older than what is known
 // do not count [message-flow-edge-node-birth-publish-phid-wait-timestamp]
 // [operational-behavior-edge-node-termination-host-offline-timestamp].
 func (n *Node) receiveState(payload []byte) {
 	before := n.hosts[n.server]
-	now, ok := n.parseState(payload)
-	if !ok {
-		n.log.Warn("the state of the primary host cannot be read", "host", n.cfg.PrimaryHost, "payload", string(payload[:min(len(payload), 100)]))
+	now, ok := parseState(payload, n.cfg.LegacyState)
+	switch {
+	case !ok:
+		n.stats.Hint = "a STATE message of the primary host cannot be read"
+		if !n.cfg.LegacyState && (string(payload) == "ONLINE" || string(payload) == "OFFLINE") {
+			n.stats.Hint += ": it is one of Sparkplug 2.2"
+		}
+		n.once("state", "the state of the primary host cannot be read", "host", n.cfg.PrimaryHost, "payload", string(payload[:min(len(payload), 100)]))
+		return
+	case before.known && now.at < before.at:
+		n.stats.Hint = "a STATE message of the primary host was ignored, as it is older than the one before"
 		return
 	}
-	if before.known && now.at < before.at {
-		return
-	}
-	n.hosts[n.server] = now
+	n.hosts[n.server], n.online = now, now.online
 	n.stats.Hint = ""
 	switch {
+	case n.leave || n.state == offline:
 	case now.online && n.state == joined:
-		n.want(Births)
+		n.due = true
 	case !now.online && n.state == born:
-		// [operational-behavior-edge-node-termination-host-offline]
-		n.want(Leave)
-	case !now.online && n.state == joined:
-		n.demand = Nothing
-		if n.o.Servers > 1 { // [operational-behavior-primary-application-state-with-multiple-servers-walk]
-			n.want(Leave)
-		}
+		n.leave = true // [operational-behavior-edge-node-termination-host-offline]
+	case !now.online:
+		n.due = false
+		// [operational-behavior-primary-application-state-with-multiple-servers-walk]
+		n.leave = n.o.Servers > 1
 	}
 }
 
 // parseState reads a STATE payload: JSON with online and timestamp, or the
-// words of Sparkplug 2.2.
-func (n *Node) parseState(payload []byte) (hostState, bool) {
-	if n.cfg.LegacyState {
+// words of Sparkplug 2.2. Names are compared exactly, which package json does
+// not do by itself.
+func parseState(payload []byte, legacy bool) (hostState, bool) {
+	if legacy {
 		word := strings.TrimSpace(string(payload))
 		return hostState{known: true, online: word == "ONLINE"}, word == "ONLINE" || word == "OFFLINE"
 	}
-	var news struct {
-		Online    *bool   `json:"online"`
-		Timestamp *uint64 `json:"timestamp"`
-	}
-	if err := json.Unmarshal(payload, &news); err != nil || news.Online == nil || news.Timestamp == nil {
+	var news map[string]json.RawMessage
+	var online *bool
+	var at *float64 // exact for as long as anybody sends ms
+	if json.Unmarshal(payload, &news) != nil || json.Unmarshal(news["online"], &online) != nil || online == nil ||
+		json.Unmarshal(news["timestamp"], &at) != nil || at == nil || *at < 0 || *at > math.MaxInt64 {
 		return hostState{}, false
 	}
-	return hostState{known: true, online: *news.Online, at: *news.Timestamp}, true
+	return hostState{known: true, online: *online, at: uint64(*at)}, true
 }

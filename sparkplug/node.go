@@ -41,14 +41,19 @@ type Write struct {
 	Retained bool
 }
 
-// Options is what a Node needs besides its Config.
+// Options is what a Node needs besides its Config. All functions may be called
+// from within any method of the Node, and do not wait.
 type Options struct {
-	// Points are the points of this upstream, filtered, and Current returns
-	// the newest record of each that has one.
-	Points  []*mapping.Point
+	// Points are the points of this upstream, filtered.
+	Points []*mapping.Point
+	// End returns the Seq that the next record of the log will have. Current
+	// returns the newest record of each point that has one. A value has to be in
+	// Current before its record is in the log: what stands in the log below
+	// an End is then in a Current asked after it, or older than what is there.
+	End     func() uint64
 	Current func() []mapping.Record
 	// Passes reports whether a point of a stored sample belongs to this
-	// upstream.
+	// upstream; nil: all do.
 	Passes func(*mapping.Point) bool
 	// Now returns the present time for payloads.
 	Now      func() time.Time
@@ -56,47 +61,100 @@ type Options struct {
 	// Servers is how many servers the upstream can choose from.
 	Servers int
 	// Write takes commands for points and Reboot restarts the program; nil
-	// where there are none. They do not wait.
+	// where there are none.
 	Write  func(Write)
 	Reboot func()
 	Log    *slog.Logger // nil: none
 }
 
-// Node is one edge node: the Session of an upstream. Its methods are called by
-// one goroutine at a time, but for Number, which may be called in between.
+// Node is one edge node: the Session of an upstream. It keeps no record and
+// sends nothing; who drives it keeps this contract. Its methods are called by
+// one goroutine at a time, but for Tail, which may be called at any time.
 //
-//	                 ┌───────────── leave: NDEATH, next server ◀───────────────┐
-//	                 ▼                                                         │ STATE offline,
-//	offline ─Will─▶ joined ─(primary host: STATE online)─▶ due ─Connected─▶ born ┤ Next Server
-//	                                                        ▲                  │
-//	                                                        └── Rebirth ◀──────┘
+// A connection, in this order:
+//
+//  1. Will when the way to the server is open, once for each CONNECT packet.
+//  2. After CONNACK: Subscriptions; SUBSCRIBE to all of them at QoS 1; await the
+//     SUBACK. Denied is told the filters that the server refused.
+//  3. Receive is given every PUBLISH from then on, also those that come before
+//     the SUBACK.
+//  4. Demand is asked after the SUBACK, after every Receive, Encode and
+//     SetDevice, and at the time it has named. While it says Nothing and Connected has
+//     not been called, the connection idles, with pings.
+//  5. Births: the log is rewound (only before the first births of a connection),
+//     Connected is called, and what it returns is published. From before
+//     Connected until the last of it is in the out buffer no data and no
+//     news of a device goes out, and nothing that was encoded before
+//     follows it. It may be demanded again at any time; then the lanes wait,
+//     and go on where they were.
+//  6. Encode is called with records, of both lanes if the upstream has two. If
+//     Demand does not say Nothing after it, its messages are thrown away, what is demanded
+//     is done, and the same records are encoded again. Else the messages go out, in
+//     their order, before any births that are made later.
+//  7. Drained is called when every lane has sent all it could read and waits,
+//     and again after a SetDevice at such a time. What it returns goes out
+//     like births.
+//  8. SetDevice may be called at any time, also while there is no connection.
+//     What it returns goes out like births.
+//  9. Leave, or an orderly end: Closing, publish what it returns, await the
+//     acknowledgement for a moment, DISCONNECT. After Leave the next server of
+//     the list is tried, with a back-off, the same one if there is no other.
+//
+// A message that is too large to be sent may be left out, but a birth may not: the
+// connection is ended with an error that names its topic.
+//
+// Tail belongs to the moment at which the PUBLISH packet goes into the out
+// buffer, under the lock that orders the packets, and to no message that may
+// still be dropped: a hole in seq has hosts throw data away.
+//
+// Nothing here is acknowledged by a server (QoS 0), so the log is told that records
+// are delivered only after a PINGRESP to a later PINGREQ. With a primary host
+// they count only if it stayed online for a while after they were sent; when
+// Demand says Leave, what is not yet told is forgotten, and read again.
+//
+//	              ┌──────────────── Closing: NDEATH ◀──── Leave ◀─────────────┐
+//	              ▼                                                          │ STATE offline,
+//	offline ─Subscriptions─▶ joined ─(STATE online) Births─▶ Connected ─▶ born ┤ Next Server
+//	                                                          ▲              │
+//	                                                          └── Rebirth ◀──┘
 type Node struct {
 	cfg    Config
 	o      Options
 	log    *slog.Logger
 	prefix string // spBv1.0/<group>/
+	ncmd   string // topics
+	dcmd   string // with the last slash
+	ndeath string
+	ndata  string
 	bdSeq  uint8
 	loaded bool // bdSeq is what Sequence said, or later
 
-	server  string
-	state   state
-	hosts   map[string]hostState // by server
-	demand  Demand
-	birthAt time.Time // when the births that are wanted may go out
-	lastAsk time.Time // when a host last got the births it asked for
+	server   string
+	state    state
+	hosts    map[string]hostState // by server, over reconnects
+	online   bool                 // the primary host, on this connection
+	patience time.Time            // when a server without news of the primary host is left
+
+	leave     bool
+	due       bool      // births are wanted at once,
+	full      bool      // with the NBIRTH
+	rebirthAt time.Time // when births that a host asked for too soon may go out; zero: none
+	lastAsk   time.Time // when a host last got the births it asked for
 
 	devices map[string]*device
 	order   []*device
-	aliases map[uint64]*metric // of the present births
-	next    uint64             // alias to give next
+	metrics []*metric // by alias, from 1
 	known   map[*mapping.Point]*metric
-	drained bool
 	dropped uint64
+	dropSeq uint64 // of the last note that was counted
 
-	buf   []byte
-	out   []mapping.Message
-	parts []part
-	stats Stats
+	buf    []byte
+	out    []mapping.Message
+	parts  []part
+	placed []*metric // of the records of an Encode
+	stats  Stats
+	storm  storm
+	logged map[string]bool // since Subscriptions
 
 	seqMu sync.Mutex
 	seq   uint8 // of the next message, guarded by seqMu
@@ -121,14 +179,17 @@ const (
 	Leave          // publish what Closing returns, disconnect, try the next server
 )
 
-// device is one device of the edge node.
+// device is one device of the edge node. It is dead if it is away and not
+// born; it dies if it is away and born, once its samples are out.
 type device struct {
 	name    string
+	data    string // topic of DDATA
 	metrics map[string]*metric
 	order   []*metric
-	born    bool
+	born    bool // the hosts have its birth, on this connection
 	away    bool // its source says that it does not answer
-	owed    bool // its death is told once its history is out
+	wanted  bool // a birth is wanted
+	left    bool // the points list no longer has it
 }
 
 // metric is one point as a metric.
@@ -140,28 +201,17 @@ type metric struct {
 	datatype Datatype
 	// left says that the points list no longer has it: it is declared for the
 	// stored samples only.
-	left   bool
-	bornAt uint64    // timestamp in the birth, ms: what is not newer is history
-	lanes  [2]passed // live, historical
+	left     bool
+	declared bool      // it is in the last birth of its device
+	end      uint64    // Seq from which samples are newer than that birth
+	birthAt  uint64    // timestamp of its value there, ms; 0: it was null
+	lanes    [2]passed // live, historical
 }
 
 // passed is what was last sent of a metric.
 type passed struct {
-	at      uint64 // timestamp, ms
+	raw, at uint64 // timestamp as it was recorded and as it was sent, ms
 	notGood bool
-}
-
-// Stats is what the status shows of a Node.
-type Stats struct {
-	State      string `json:"state"` // in words
-	BdSeq      uint8  `json:"bd_seq"`
-	Births     uint64 `json:"births"`      // NBIRTHs sent
-	Rebirths   uint64 `json:"rebirths"`    // of them asked for by hosts
-	BirthBytes int    `json:"birth_bytes"` // of the largest birth
-	Undeclared uint64 `json:"undeclared"`  // stored samples that fit no metric any more
-	Commands   uint64 `json:"commands"`
-	Refused    uint64 `json:"commands_refused"`
-	Hint       string `json:"hint,omitempty"` // what seems to be wrong; empty if nothing
 }
 
 // New returns a Node. cfg has its defaults set and names group and node.
@@ -173,11 +223,12 @@ func New(cfg Config, o Options) (*Node, error) {
 			return nil, fmt.Errorf("sparkplug %s %q: %w", id.what, id.text, err)
 		}
 	}
-	if o.Sequence == nil || o.Now == nil || o.Current == nil {
-		return nil, errors.New("sparkplug: Sequence, Now and Current have to be given")
+	if o.Sequence == nil || o.Now == nil || o.Current == nil || o.End == nil {
+		return nil, errors.New("sparkplug: Sequence, Now, Current and End have to be given")
 	}
 	n := &Node{cfg: cfg, o: o, log: o.Log, prefix: "spBv1.0/" + cfg.Group + "/", hosts: make(map[string]hostState),
-		devices: make(map[string]*device), aliases: make(map[uint64]*metric), known: make(map[*mapping.Point]*metric), next: 1}
+		devices: make(map[string]*device), known: make(map[*mapping.Point]*metric), logged: make(map[string]bool)}
+	n.ncmd, n.dcmd, n.ndeath, n.ndata = n.topic("NCMD", ""), n.topic("DCMD", "")+"/", n.topic("NDEATH", ""), n.topic("NDATA", "")
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -196,14 +247,15 @@ func (n *Node) declare(p *mapping.Point) (*metric, error) {
 		if err := CheckID(p.Device); err != nil {
 			return nil, fmt.Errorf("device %q cannot be a device of Sparkplug: %w", p.Device, err)
 		}
-		d = &device{name: p.Device, metrics: make(map[string]*metric)}
+		d = &device{name: p.Device, data: n.topic("DDATA", p.Device), metrics: make(map[string]*metric)}
 		n.devices[p.Device] = d
 		n.order = append(n.order, d)
 	}
 	m := d.metrics[p.Name]
 	if m == nil {
-		m = &metric{device: d, point: p, name: p.Name, alias: n.next, datatype: datatypeOf(p.Kind)}
-		n.next++
+		n.metrics = append(n.metrics, nil)
+		m = &metric{device: d, point: p, name: p.Name, alias: uint64(len(n.metrics)), datatype: datatypeOf(p.Kind)}
+		n.metrics[len(n.metrics)-1] = m
 		d.metrics[p.Name] = m
 		d.order = append(d.order, m)
 	}
@@ -212,16 +264,25 @@ func (n *Node) declare(p *mapping.Point) (*metric, error) {
 }
 
 // checkCase refuses ids and names that hosts without regard to case would take
-// for one.
+// for one [case-sensitivity-sparkplug-ids] [case-sensitivity-metric-names].
 func (n *Node) checkCase() error {
 	seen := make(map[string]string)
+	check := func(name string) error {
+		lower := strings.ToLower(name)
+		if other, twice := seen[lower]; twice && other != name {
+			return fmt.Errorf("%s and %s differ only in the case of letters, which hosts need not tell apart", other, name)
+		}
+		seen[lower] = name
+		return nil
+	}
 	for _, d := range n.order {
+		if err := check(d.name); err != nil {
+			return err
+		}
 		for _, m := range d.order {
-			full := d.name + "/" + m.name
-			if other, twice := seen[strings.ToLower(full)]; twice {
-				return fmt.Errorf("%s and %s differ only in the case of letters, which hosts need not tell apart", other, full)
+			if err := check(d.name + "/" + m.name); err != nil {
+				return err
 			}
-			seen[strings.ToLower(full)] = full
 		}
 	}
 	return nil
@@ -272,7 +333,8 @@ func (n *Node) Will() (*mapping.Message, error) {
 	if err := n.o.Sequence.Store(next); err != nil {
 		return nil, fmt.Errorf("store bdSeq %d: %w", next, err)
 	}
-	n.bdSeq, n.state, n.demand, n.drained = next, offline, Nothing, false
+	n.bdSeq = next
+	n.begin(offline)
 	m := n.death()
 	return &m, nil
 }
@@ -280,13 +342,14 @@ func (n *Node) Will() (*mapping.Message, error) {
 // death returns the NDEATH of this connection: one metric, no seq
 // [topics-ndeath-payload] [topics-ndeath-seq], QoS 1, not retained.
 func (n *Node) death() mapping.Message {
-	p := Payload{Timestamp: n.now(), Metrics: []Metric{n.bdSeqMetric()}}
+	at := n.now()
+	p := Payload{Timestamp: at, Metrics: []Metric{n.bdSeqMetric(at)}}
 	return mapping.Message{Topic: n.topic("NDEATH", ""), Payload: AppendPayload(nil, &p), QoS: 1}
 }
 
 // bdSeqMetric never has an alias: hosts are known to miss it then.
-func (n *Node) bdSeqMetric() Metric {
-	return Metric{Name: metricBdSeq, Timestamp: n.now(), Datatype: Int64, WithType: true, Value: sources.Int64(int64(n.bdSeq))}
+func (n *Node) bdSeqMetric(at uint64) Metric {
+	return Metric{Name: metricBdSeq, Timestamp: at, Datatype: Int64, WithType: true, Value: sources.Int64(int64(n.bdSeq))}
 }
 
 // now returns the present time as payloads have it.
@@ -298,46 +361,33 @@ func (n *Node) Closing(time.Time) ([]mapping.Message, error) {
 	if n.state != born {
 		return nil, nil // there is no birth to take back
 	}
-	n.state = offline
+	n.begin(offline)
 	return []mapping.Message{n.death()}, nil
 }
 
-// Number returns the seq for a message at the moment it goes onto the wire,
-// false for those that have none [payloads-sequence-num-incrementing]. The
-// payload ends where the seq has to be appended, see AppendSeq.
-func (n *Node) Number(m *mapping.Message) (seq uint8, ok bool) {
+// begin forgets what belonged to a connection.
+func (n *Node) begin(s state) {
+	n.state, n.online, n.patience = s, false, time.Time{}
+	n.leave, n.due, n.full, n.rebirthAt = false, false, false, time.Time{}
+	for _, d := range n.order {
+		d.born, d.wanted = false, false
+	}
+}
+
+// Tail appends to dst what the payload of m still lacks, to be written right
+// behind it: the next seq [payloads-sequence-num-incrementing], in 2 or 3 bytes, nothing for
+// messages that have none. See the contract of Node for the moment.
+func (n *Node) Tail(dst []byte, m *mapping.Message) []byte {
 	kind, _, _ := strings.Cut(strings.TrimPrefix(m.Topic, n.prefix), "/")
-	if kind == "NDEATH" || len(kind) == len(m.Topic) {
-		return 0, false
+	if kind == "NDEATH" || kind == "spBv1.0" {
+		return dst // [payloads-ndeath-seq]
 	}
 	n.seqMu.Lock()
 	defer n.seqMu.Unlock()
 	if kind == "NBIRTH" {
-		n.seq = 0 // [topics-nbirth-seq-num]
+		n.seq = 0 // [topics-nbirth-seq-num], on a rebirth too
 	}
-	seq = n.seq
-	n.seq++
-	return seq, true
-}
-
-// AppendSeq appends seq to a payload that has none.
-func AppendSeq(payload []byte, seq uint8) []byte {
-	return appendVarintField(payload, 3, uint64(seq))
-}
-
-// Stats returns the figures of this moment.
-func (n *Node) Stats() Stats {
-	s := n.stats
-	s.BdSeq = n.bdSeq
-	switch {
-	case n.state == offline:
-		s.State = "not connected"
-	case n.state == born:
-		s.State = "born"
-	case n.cfg.PrimaryHost != "" && !n.hostOnline():
-		s.State = "waiting for the primary host " + n.cfg.PrimaryHost
-	default:
-		s.State = "about to be born"
-	}
-	return s
+	dst = appendVarintField(dst, 3, uint64(n.seq))
+	n.seq++ // 255 is followed by 0
+	return dst
 }
