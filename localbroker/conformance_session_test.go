@@ -192,6 +192,20 @@ func TestRulesOfStoredSessions(t *testing.T) {
 			A connect keep resumed
 			A gets plant/a others 1
 			A quiet`},
+		{"a will waits like any message, at its QoS [MQTT-3.1.2-8]", "45", `
+			W connect keep fresh
+			W sub plant/will 2
+			W cut
+			A open
+			A > 10 "MQTT" version: 04 flags: 16 keep: 003c id: "A" topic: "plant/will" payload: "gone"
+			A < 20 00 00
+			A cut
+			P connect clean
+			P pub plant/will later 1
+			W connect keep resumed
+			W gets plant/will gone 2
+			W gets plant/will later 1
+			W quiet`},
 		{"a member of a group that is away gives way to one that is there", "45", `
 			A connect keep fresh
 			A sub $share/g/plant/a 1
@@ -399,6 +413,24 @@ func TestRulesOfSessions(t *testing.T) {
 			A > 10 "MQTT" version: 05 flags: 02 keep: 003c props: 05 27 00000010 id: "A"
 			A < 20 00 00 *
 			A quiet`},
+		{"MQTT 3.1, which marks repeats of more packets", "4", `
+			A open
+			A > 10 "MQIsdp" version: 03 flags: 02 keep: 003c id: "A"
+			A < 20 00 00
+			A > 8a id: 0001 "plant/a" 02
+			A < 90 0001 02
+			B open
+			B > 10 "MQIsdp" version: 03 flags: 02 keep: 003c id: "B"
+			B < 20 00 00
+			B > 34 "plant/a" id: 0007 'x'
+			B < 50 0007
+			B > 6a id: 0007
+			B < 70 0007
+			A gets plant/a x 2
+			A done
+			A > aa id: 0002 "plant/a"
+			A < b0 0002
+			A bye`},
 		{"AUTH that nobody asked for", "5", `
 			A connect clean
 			A > f0 reason: 19

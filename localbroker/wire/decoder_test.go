@@ -273,13 +273,17 @@ func TestFrame(t *testing.T) {
 func TestManyTopics(t *testing.T) {
 	d := decoderOf(4)
 	for i := range 5000 {
-		for _, topic := range []string{fmt.Sprintf("a/%d", i), "same"} {
+		for _, topic := range []string{fmt.Sprintf("a/%d", i), "same", fmt.Sprintf("%0*d", 1+i/5, i)} {
 			if p := must(t, d, 0x30, `"`+topic+`" 'x'`); p.Message.Topic != topic {
 				t.Fatalf("topic %q, want %q", p.Message.Topic, topic)
 			}
 		}
-		if len(d.names.all) > maxNames {
-			t.Fatalf("%d names remembered", len(d.names.all))
+		size := 0
+		for name := range d.names.all {
+			size += len(name)
+		}
+		if len(d.names.all) > maxNames || size > maxNameBytes || size != d.names.bytes {
+			t.Fatalf("%d names of %d bytes remembered, %d counted", len(d.names.all), size, d.names.bytes)
 		}
 	}
 }

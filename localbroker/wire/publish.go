@@ -143,12 +143,17 @@ func runesControlFree(text []byte) bool {
 // names remembers the topics a client publishes to, so that a known one costs
 // no check and no allocation.
 type names struct {
-	last string
-	all  map[string]string
+	last  string
+	all   map[string]string
+	bytes int // of all
 }
 
-// maxNames is how many are remembered; beyond it starts anew.
-const maxNames = 512
+// maxNames and maxNameBytes are how many are remembered; beyond it starts
+// anew.
+const (
+	maxNames     = 512
+	maxNameBytes = 32 << 10
+)
 
 func (n *names) known(topic []byte) (string, bool) {
 	if len(topic) == 0 {
@@ -166,15 +171,15 @@ func (n *names) known(topic []byte) (string, bool) {
 
 func (n *names) add(topic []byte) string {
 	name := string(topic)
-	if n.last != "" && n.all == nil {
-		n.all = map[string]string{n.last: n.last}
+	switch {
+	case n.last == "":
+		n.last = name // many use no other
+		return name
+	case n.all == nil || len(n.all) >= maxNames || n.bytes+len(name) > maxNameBytes:
+		n.all, n.bytes = map[string]string{n.last: n.last}, len(n.last)
 	}
-	if len(n.all) >= maxNames {
-		clear(n.all)
-	}
-	if n.all != nil {
-		n.all[name] = name
-	}
+	n.all[name] = name
+	n.bytes += len(name)
 	n.last = name
 	return name
 }
