@@ -93,6 +93,9 @@ func inherit[T comparable](value *T, from T, counts bool) {
 
 // usersFiles returns the users files that are in use, each once.
 func (c *Config) usersFiles() []configs.Path {
+	if !c.Enabled {
+		return nil
+	}
 	var files []configs.Path
 	for i := range c.Listen {
 		if path := c.listener(i).Users; path != "" && !slices.Contains(files, path) {

@@ -349,3 +349,17 @@ func TestServerCertificateFilesAreReadAgain(t *testing.T) {
 	}
 	shown()
 }
+
+// TestSwitchedOffNeedsNoFiles: what Validate does not look at cannot keep the
+// gateway from running.
+func TestSwitchedOffNeedsNoFiles(t *testing.T) {
+	cfg := testConfig()
+	cfg.Enabled, cfg.Users = false, "/nowhere/users.yaml"
+	cfg.Listen = Listeners("tls://0.0.0.0:8883")
+	if problems := cfg.Validate(); len(problems) > 0 {
+		t.Fatal(problems)
+	}
+	if _, err := New(cfg, &memoryLog{}, Options{Site: "plant", Clock: stoppedClock{}}); err != nil {
+		t.Error(err)
+	}
+}
