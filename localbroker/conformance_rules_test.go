@@ -399,6 +399,18 @@ func TestRulesOfRetainedMessages(t *testing.T) {
 			P pub plant/a y 0
 			A gets plant/a x 0 r
 			A gets plant/a y 0`},
+		{"a message is older than the subscription that follows it", "5", `
+			A connect clean
+			A > 31 "plant/a" none 'one'
+			A > 31 "plant/a" none 'two'
+			A > 31 "plant/a" none 'three'
+			A sub plant/a 0x20
+			A quiet
+			A > 30 "plant/a" none 'four'
+			A > a2 id: 0009 props: 00 "plant/a"
+			A gets plant/a four 0
+			A < b0 0009 props: 00 00
+			A quiet`},
 		{"retain handling [MQTT-3.3.1-9] [MQTT-3.3.1-10] [MQTT-3.3.1-11]", "5", `
 			P connect clean
 			P pub plant/a x 1 r

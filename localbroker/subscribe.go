@@ -13,6 +13,7 @@ import (
 // the client is told, then it gets the retained messages.
 func (c *conn) subscribe() error {
 	b, s, p := c.broker, c.session, &c.packet
+	c.waitCommitted()
 	codes := make([]byte, len(p.Filters))
 	known := make(map[string]bool)
 	for _, sub := range b.index.Of(s.out) {
@@ -109,6 +110,7 @@ func (b *Broker) queueSnapshot(s *session, sub topics.Subscription) {
 // unsubscribe acts on an UNSUBSCRIBE.
 func (c *conn) unsubscribe() error {
 	b, s, p := c.broker, c.session, &c.packet
+	c.waitCommitted()
 	codes := make([]byte, len(p.Names))
 	var ops []state.Op
 	for i, filter := range p.Names {
@@ -133,6 +135,14 @@ func (c *conn) unsubscribe() error {
 	}
 	c.say(wire.AppendUnsuback(nil, c.version, p.ID, codes)) // [MQTT-3.10.4-4]
 	return nil
+}
+
+// waitCommitted waits until what the client has published before is delivered: a
+// subscription is not for older messages.
+func (c *conn) waitCommitted() {
+	if c.session.waiting.Load() > 0 {
+		c.broker.committer.barrier()
+	}
 }
 
 // storedSubscription is a subscription as it is kept.
