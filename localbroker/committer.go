@@ -32,10 +32,11 @@ type job struct {
 	upstream bool             // into the log
 	queued   []mapping.Record // into the session log
 	// late, if not nil, makes queued once all that came before is delivered.
-	late  func() []mapping.Record
-	ops   []state.Op // into the state
-	stamp sources.Stamp
-	once  bool // at QoS 2 of a stored session: ops hold its identifier
+	late   func() []mapping.Record
+	ops    []state.Op // into the state
+	stamp  sources.Stamp
+	once   bool // at QoS 2 of a stored session: ops hold its identifier
+	unsure bool // delivered, but it may not be acknowledged
 
 	// Whom to tell. A message is acknowledged by its QoS.
 	session *session // counts in its waiting; nil: nobody
@@ -72,8 +73,9 @@ type committer struct {
 	putting int        // that wait in put
 	changed *sync.Cond // of jobs, bytes, stopped
 
-	failing [3]bool // of run: the last time that it was refused, by store
-	noted   uint64  // of run: up to this seq of the session log no note is needed any more
+	failing [3]bool    // of run: the last time that it was refused, by store
+	noted   uint64     // of run: up to this seq of the session log no note is needed any more
+	owed    []state.Op // of run: identifiers that the next change of the state takes along
 }
 
 // stores are named so in the log.
@@ -185,6 +187,9 @@ func (q *committer) commit(group []job) {
 				q.count.appended.Add(1)
 			}
 			q.deliver(j)
+		case j.once && errs[1] == nil && (!j.upstream || errs[0] == nil):
+			j.unsure = true // it is stored, its identifier is not
+			q.deliver(j)
 		case j.message != nil:
 			q.refuse(j)
 		}
@@ -257,10 +262,7 @@ func (q *committer) storeAtOnce(w *writes, to [3]bool) (errs [3]error) {
 	}
 	do(0, func() error { return q.log.Append(w.upstream) })
 	do(1, func() error { return q.queue(w.queued) })
-	if q.noted > 0 {
-		w.ops = append(w.ops, state.PutMark(q.noted))
-	}
-	do(2, func() error { return q.keep(w.ops...) })
+	do(2, func() error { return q.keepOps(w.ops) })
 	all.Wait()
 	if n := len(w.queued); to[1] && errs[1] == nil {
 		q.noted = w.queued[n-1].Seq

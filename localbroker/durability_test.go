@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/configs"
 	"sluice/localbroker/spool"
 	"sluice/localbroker/state"
 	"sluice/mapping"
@@ -46,18 +47,18 @@ func (c childClock) Boot() uint64 { return uint64(c.begin.UnixNano()) }
 
 // durableConfig is a broker whose clients publish below t/ and r/, which goes
 // upstream, too.
-func durableConfig(level spool.Level) Config {
+func durableConfig(level spool.Level, dir string) Config {
 	var c Config
 	c.SetDefaults()
 	c.LAN = []string{"t/#", "r/#"}
-	c.Storage = Storage{Level: level, SyncInterval: time.Second, MaxSize: 128 << 20}
+	c.Storage = Storage{Level: level, SyncInterval: time.Second, MaxSize: 128 << 20, Backup: configs.Path(filepath.Join(dir, "backup"))}
 	return c
 }
 
-func upstreamConfig(level spool.Level) spool.Config {
+func upstreamConfig(level spool.Level, dir string) spool.Config {
 	var c spool.Config
 	c.SetDefaults()
-	c.Level, c.Max = level, 128<<20
+	c.Level, c.Max, c.Backup = level, 128<<20, filepath.Join(dir, "backup", "upstream")
 	return c
 }
 
@@ -70,22 +71,22 @@ func TestDurabilityChild(t *testing.T) {
 	}
 	level := spool.Level(os.Getenv("DURABILITY_LEVEL"))
 	clock, log := childClock{time.Now()}, slog.New(slog.NewTextHandler(os.Stderr, nil))
-	upstream, err := spool.Open(filepath.Join(dir, "upstream"), upstreamConfig(level), clock, log)
+	upstream, err := spool.Open(filepath.Join(dir, "upstream"), upstreamConfig(level, dir), clock, log)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if _, err := upstream.Cursor("up"); err != nil {
 		t.Fatal(err)
 	}
-	b, err := New(durableConfig(level), upstream, Options{Site: "plant", Clock: clock, Data: filepath.Join(dir, "sessions"), Log: log})
+	b, err := New(durableConfig(level, dir), upstream, Options{Site: "plant", Clock: clock, Data: filepath.Join(dir, "sessions"), Log: log})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := b.Open(); err != nil {
 		t.Fatal(err)
 	}
-	if r := b.storage.Load().store.Stats().Restored; r != "" {
-		t.Fatalf("the state was %s", r)
+	if r := b.disk().store.Stats().Restored; r != os.Getenv("DURABILITY_RESTORED") {
+		t.Fatalf("the state was %q", r)
 	}
 	mutate(b, os.Getenv("DURABILITY_MUTANT"))
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -135,6 +136,7 @@ type dying struct {
 	dir     string
 	level   spool.Level
 	mutant  string
+	damaged bool // the state is, and has to be restored from the backup
 	cmd     *exec.Cmd
 	stdin   io.Closer
 	stderr  *strings.Builder
@@ -175,6 +177,9 @@ func (d *dying) start() {
 	d.stderr = new(strings.Builder)
 	d.cmd = exec.Command(os.Args[0], "-test.run=^TestDurabilityChild$")
 	d.cmd.Env = append(os.Environ(), "DURABILITY_DIR="+d.dir, "DURABILITY_LEVEL="+string(d.level), "DURABILITY_MUTANT="+d.mutant)
+	if d.damaged {
+		d.cmd.Env, d.damaged = append(d.cmd.Env, "DURABILITY_RESTORED=restored from the backup"), false
+	}
 	d.cmd.Stderr = d.stderr
 	out, err := d.cmd.StdoutPipe()
 	if err != nil {
@@ -291,13 +296,17 @@ func (d *dying) judge() {
 					d.t.Logf("lost: %d of %s (QoS %d) for %s (QoS %d), who has up to %d", n, p.topic, p.qos, s.id, s.qos, s.last[p.topic])
 				}
 			}
-			for _, times := range s.got[p.topic] {
-				if p.qos == 2 && s.qos == 2 {
+			for n, times := range s.got[p.topic] {
+				if p.qos == 2 && s.qos == 2 && times > 1 {
 					d.repeated += times - 1
+					d.t.Logf("repeated: %d of %s for %s", n, p.topic, s.id)
 				}
 			}
 			if p.qos == 2 && s.qos == 2 {
 				d.repeated += s.late[p.topic]
+				if n := s.late[p.topic]; n > 0 {
+					d.t.Logf("repeated: %d of %s for %s, after they were judged", n, p.topic, s.id)
+				}
 			}
 			clear(s.got[p.topic])
 			s.late[p.topic], s.floor[p.topic] = 0, p.limit
@@ -356,7 +365,7 @@ func (d *dying) judgeRetained() {
 
 // judgeUpstream reads what is in the log for the upstreams.
 func (d *dying) judgeUpstream() {
-	log, err := spool.Open(filepath.Join(d.dir, "upstream"), upstreamConfig(d.level), childClock{time.Now()}, slog.New(slog.DiscardHandler))
+	log, err := spool.Open(filepath.Join(d.dir, "upstream"), upstreamConfig(d.level, d.dir), childClock{time.Now()}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		d.t.Fatal(err)
 	}

@@ -19,6 +19,10 @@ import (
 //
 //	log: messages ─▶ session log: messages, note ─▶ state: identifiers, mark = seq of the note ─▶ PUBREC
 //
+// If the identifier cannot be stored, the message is delivered and nobody is
+// told: the connection ends, and the client sends the message again. The next
+// change of the state takes the identifier along.
+//
 // At the start, notes behind the mark are of messages that nobody was told of:
 // their identifiers count if the client sends them again. At levels that do
 // not force the state to the disk with each change they are not looked at, as
@@ -53,12 +57,30 @@ func (q *committer) storeOnce(group []job, w *writes) (wrote [3]bool, errs [3]er
 		q.noted = w.queued[n-1].Seq
 	}
 	if len(w.ops) > 0 {
-		if q.noted > 0 {
-			w.ops = append(w.ops, state.PutMark(q.noted))
+		wrote[2], errs[2] = true, q.keepOps(w.ops)
+	}
+	if errs[2] != nil {
+		for i := range group {
+			if j := &group[i]; j.once && !(j.upstream && errs[0] != nil) {
+				q.owed = append(q.owed, state.PutReceived(j.session.id, j.id))
+			}
 		}
-		wrote[2], errs[2] = true, q.keep(w.ops...)
 	}
 	return wrote, errs
+}
+
+// keepOps makes changes of the state, and with them those that are owed, so
+// that the mark may go on.
+func (q *committer) keepOps(ops []state.Op) error {
+	ops = slices.Concat(q.owed, ops)
+	if q.noted > 0 {
+		ops = append(ops, state.PutMark(q.noted))
+	}
+	err := q.keep(ops...)
+	if err == nil {
+		q.owed = nil
+	}
+	return err
 }
 
 // receivedNote returns the note of a group, without the jobs that go upstream

@@ -163,6 +163,10 @@ func (b *Broker) delivered(j *job) {
 		b.board.Publish(&b.batch, j.message, j.plan)
 	}
 	if j.conn != nil && j.message != nil && j.message.QoS > 0 {
+		if j.unsure {
+			j.session.unsure(j.conn, j.id)
+			return
+		}
 		j.session.taken(j.conn, j.id, j.message.QoS)
 		if n := len(b.acknowledged); n == 0 || b.acknowledged[n-1] != j.session {
 			b.acknowledged = append(b.acknowledged, j.session) // one write for those of a group

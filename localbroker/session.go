@@ -59,8 +59,9 @@ type qos2 byte
 const (
 	qos2Pending  qos2 = 1
 	qos2Received qos2 = 2
-	// qos2Recovered: the message was stored before a crash, of which the client
-	// knows nothing. It is received if the client sends it again.
+	// qos2Recovered: the message was stored, but a crash or the disk came before
+	// its identifier was, so the client knows nothing of it. It is received if
+	// the client sends it again.
 	qos2Recovered qos2 = 3
 )
 
@@ -126,6 +127,16 @@ func (s *session) begin(id uint16, dup bool) (fresh bool, refused *wire.Refusal)
 	}
 	s.receive[id] = qos2Pending
 	return true, nil
+}
+
+// unsure ends the connection c without a word about a QoS 2 message that is
+// stored while its identifier is not: refused, the client would send it as a
+// new one. It is received when it comes again.
+func (s *session) unsure(c *conn, id uint16) {
+	s.recovered(id)
+	if s.connection() == c {
+		_ = c.Close() // never fails
+	}
 }
 
 // recovered notes an identifier that a crash has kept from the state.
