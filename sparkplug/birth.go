@@ -102,10 +102,10 @@ func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) 
 	for _, m := range d.order {
 		x := Metric{Timestamp: at, Null: true}
 		m.lanes[live], m.lanes[history].notGood = passed{}, false
-		m.declared, m.end, m.birthAt = true, end, 0
+		m.declared, m.end, m.bornWall = true, end, 0
 		if r, ok := newest[m]; ok {
 			x = sample(m, &r, &m.lanes[live])
-			m.birthAt = x.Timestamp
+			m.bornWall = r.Stamp.Wall
 			if d.away && x.Properties == nil { // nobody knows what it would be now
 				x.Properties, m.lanes[live].notGood = qualityProperty[qualityStale], true
 			}

@@ -143,7 +143,7 @@ func (n *Node) noteDrop(r *mapping.Record) {
 // record adds one sample of m.
 func (n *Node) record(m *metric, r *mapping.Record) {
 	// The sample that stands in the birth may follow it in the live lane.
-	historical := r.Seq < m.end || m.birthAt != 0 && milliseconds(r.Stamp) == m.birthAt
+	historical := r.Seq < m.end || m.bornWall != 0 && r.Stamp.Wall == m.bornWall
 	lane := &m.lanes[live]
 	if historical {
 		lane = &m.lanes[history]

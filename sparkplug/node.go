@@ -95,7 +95,8 @@ type Options struct {
 //     and again after a SetDevice at such a time. What it returns goes out
 //     like births.
 //  8. SetDevice may be called at any time, also while there is no connection.
-//     What it returns goes out like births.
+//     What it returns goes out like births, and nowhere without a connection:
+//     the Node is not told when one breaks.
 //  9. Leave, or an orderly end: Closing, publish what it returns, await the
 //     acknowledgement for a moment, DISCONNECT. After Leave the next server of
 //     the list is tried, with a back-off, the same one if there is no other.
@@ -204,7 +205,7 @@ type metric struct {
 	left     bool
 	declared bool      // it is in the last birth of its device
 	end      uint64    // Seq from which samples are newer than that birth
-	birthAt  uint64    // timestamp of its value there, ms; 0: it was null
+	bornWall int64     // time of its value there, ns; 0: it was null
 	lanes    [2]passed // live, historical
 }
 
