@@ -152,7 +152,7 @@ func TestWhatBuildRefuses(t *testing.T) {
 		"invalid too wide":   {"site: s\ndevices:\n  - { name: d, on: h, points: { a: { at: holding 1, as: int16, invalid: [0x10000] } } }\n", "3:74 " + CodeInvalidValue},
 		"empty range":        {"site: s\ndevices:\n  - { name: d, on: h, points: { a: { at: holding 1, as: int16, range: [5, 5] } } }\n", "3:71 " + CodeInvalidValue},
 		"map and scale":      {"site: s\ndevices:\n  - { name: d, on: h, points: { a: { at: holding 1, as: int16, scale: 2, map: { 0: a } } } }\n", "3:79 " + CodeEnum},
-		"write":              {"site: s\ndevices:\n  - { name: d, on: h, points: { a: { at: holding 1, as: int16, write: true } } }\n", "3:71 " + CodeNotYet},
+		"write":              {"site: s\ndevices:\n  - { name: d, on: h, points: { a: { at: holding 1, as: int16, write: true } } }\n", "3:71 " + CodeWrite},
 		"no folder":          {device + "profiles: [no-such-folder]\n", "6:12 " + CodeProfile},
 	}
 	for name, test := range tests {

@@ -213,7 +213,9 @@ func (d *deviceBuild) points() {
 		d.specs = d.profile.specs(&reporter{})
 		order := orderOf(&reporter{}, place{}, d.profile.Order)
 		for i := range d.specs {
-			if f := &d.specs[i].spec.fields; f.order == nil && d.config.Order == "" {
+			f := &d.specs[i].spec.fields
+			f.write.allowed = false // only the site file allows
+			if f.order == nil && d.config.Order == "" {
 				f.order = &order
 			}
 		}

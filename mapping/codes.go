@@ -30,4 +30,5 @@ const (
 	CodeNoAddress    = "SLUICE-CFG-124" // a point that does not say what to read
 	CodePath         = "SLUICE-CFG-125" // a JSON path that cannot be
 	CodeNeverStale   = "SLUICE-CFG-126" // an MQTT device whose silence nobody would notice (warning)
+	CodeWrite        = "SLUICE-CFG-127" // limits of writes that cannot be
 )

@@ -278,12 +278,3 @@ func (p *PointConfig) DecodeNode(n configs.Node) {
 	}
 	n.Decode(&p.keys)
 }
-
-// writeKey refuses the key write: better no file than one that looks as if it
-// allowed a write that is never carried out.
-type writeKey struct{}
-
-// DecodeNode reports that writes are not carried out.
-func (*writeKey) DecodeNode(n configs.Node) {
-	n.Report(CodeNotYet, "this version reads only; it carries out no writes", "remove write; the point is still read")
-}

@@ -235,12 +235,13 @@ func (l *longForm) publishing() {
 		l.fail(l.key("kind"), CodeWord, "kind is counter or value, not "+quote(k.Kind), configs.DidYouMean(k.Kind, []string{"counter", "value"}))
 	}
 	for key, said := range map[string]bool{"every": k.Every != nil, "force": k.Force != nil, "topic": k.Topic != "",
-		"group": k.Group != "", "unit": k.Unit != nil, "tags": k.Tags != nil} {
+		"group": k.Group != "", "unit": k.Unit != nil, "tags": k.Tags != nil, "write": k.Write.said} {
 		if said {
 			l.key(key)
 		}
 	}
 	f.unit, f.every, f.force, f.retain = k.Unit, k.Every, k.Force, k.Retain
+	f.write = k.Write
 	f.topic, f.group, f.tags, f.description = k.Topic, k.Group, k.Tags, k.Description
 }
 

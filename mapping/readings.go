@@ -32,6 +32,7 @@ func (d *deviceBuild) readings() []Reading {
 		}
 		r.Every = every
 		d.rule(n, &r)
+		d.writing(n, &r)
 		if !r.rule.isFactor {
 			d.published(n, &r, names)
 		}

@@ -133,6 +133,8 @@ type Reading struct {
 	MQTT *MQTTReading
 	// Published are the points that the value becomes.
 	Published []*Point
+	// Write says what may be written; nil: nothing.
+	Write *Writable
 	// Topics are their topics for the site's own template.
 	Topics []string
 

@@ -64,6 +64,7 @@ type fields struct {
 	group       string
 	tags        configs.Ordered[string]
 	description string
+	write       writeKey
 }
 
 // Deadband is how far a value must move before it is reported again: Width in
@@ -126,6 +127,7 @@ func (f fields) over(base fields) fields {
 	setText(&out.topic, f.topic)
 	setText(&out.group, f.group)
 	setText(&out.description, f.description)
+	out.write = f.write.over(base.write)
 	out.tags = mergeTags(base.tags, f.tags)
 	return out
 }

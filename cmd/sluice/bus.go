@@ -48,7 +48,11 @@ func (s *site) device(index int) modbus.Device {
 	}
 	for _, p := range m.Points {
 		r := &s.model.Points[p]
-		d.Points = append(d.Points, modbus.Point{ID: uint32(p), Name: r.Name, Point: r.Point, Every: r.Every})
+		point := modbus.Point{ID: uint32(p), Name: r.Name, Point: r.Point, Every: r.Every}
+		if w := r.Write; w != nil {
+			point.Write = &modbus.Writing{Function: w.Function, ReadBack: w.ReadBack}
+		}
+		d.Points = append(d.Points, point)
 	}
 	return d
 }

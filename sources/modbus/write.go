@@ -92,10 +92,10 @@ func (b *Bus) Write(ctx context.Context, w sources.Write) (sources.Value, error)
 		return sources.Value{}, err
 	}
 	want := &write{ctx: ctx, job: j, at: at, want: w, data: data, done: make(chan struct{})}
-	if w.Mask != 0 && pt.function() != maskWrite {
+	if w.Mask != 0 && pt.function() != register.MaskWrite {
 		want.step = modify
 	}
-	if w.Mask == 0 && pt.function() == maskWrite {
+	if w.Mask == 0 && pt.function() == register.MaskWrite {
 		want.want.Mask = math.MaxUint16
 	}
 	if err := b.writes.put(want); err != nil {
@@ -289,7 +289,7 @@ func (b *Bus) send(ctx context.Context, w *write) {
 	switch f.kind {
 	case answered:
 		b.alive(d)
-		if pt.function() == readWrite && len(reply) == 2+pt.Size() {
+		if pt.function() == register.ReadWrite && len(reply) == 2+pt.Size() {
 			b.compare(w, b.shown(w, reply[2:], int(pt.Address)), f)
 			return
 		}
