@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"sources/modbus":           {"sources", "sources/register", "sources/modbus/link"},
 	"configs":                  {},
 	"mapping":                  {"sources", "sources/jsonpath", "sources/register", "configs"},
+	"mapping/command":          {"mapping", "sources", "sources/register", "configs"},
 	"sources/modbus/peertest":  {"sources", "sources/register", "sources/modbus", "sources/modbus/link"},
 	"localbroker/spool":        {"mapping", "sources", "configs"},
 	"localbroker/certs":        {},

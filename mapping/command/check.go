@@ -1,0 +1,131 @@
+package command
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"sluice/mapping"
+	"sluice/sources"
+	"sluice/sources/register"
+)
+
+// check decides on a command, and sets what its write needs.
+func (s *Service) check(j *job) (Code, string) {
+	if j.Retained {
+		return Retained, "a retained message may be of any age"
+	}
+	if len(j.ID) > maxID {
+		return BadRequest, "the id is longer than 128 bytes"
+	}
+	if j.Origin.Name == "" {
+		return Unauthorised, "commands need a user or a certificate"
+	}
+	known := false
+	if j.target, known = s.targets[j.Device][j.Point]; !known {
+		return UnknownPoint, "no such point"
+	}
+	w := j.target.Write
+	if w == nil || s.buses[j.target.Bus] == nil {
+		return NotWritable, "the site file does not allow writes to this point"
+	}
+	var unfit *mapping.Unfit
+	if j.write, unfit = j.target.Raw(j.Value); unfit != nil {
+		codes := map[mapping.UnfitKind]Code{mapping.UnfitType: BadValue, mapping.UnfitRange: OutOfRange, mapping.UnfitStep: BadStep}
+		return codes[unfit.Kind], unfit.Message
+	}
+	if w.Confirm && !j.Confirmed {
+		return Unconfirmed, `the point asks for "confirm": true`
+	}
+	if code, message := j.checkTimes(w); code != OK {
+		return code, message
+	}
+	switch used, err := s.opts.Audit.Used(key(j.Origin, j.ID)); {
+	case err != nil:
+		s.opts.Log.Error("a command is refused, as the audit log cannot be read", "error", err)
+		return AuditFailed, "the audit log cannot be read"
+	case used:
+		return Duplicate, "this id was used before"
+	}
+	if last, ok := s.last[j.target.Point]; ok && time.Duration(j.got.Mono)-last < w.Rate {
+		return TooFast, fmt.Sprintf("one write in %v", w.Rate)
+	}
+	return OK, ""
+}
+
+// checkTimes works out until when the command may be carried out.
+func (j *job) checkTimes(w *mapping.Writable) (Code, string) {
+	left := w.Expiry
+	if j.TTL > 0 {
+		left = min(left, j.TTL)
+	}
+	if (!j.Sent.IsZero() || !j.Expires.IsZero()) && !j.got.Trusted {
+		return NoClock, "the gateway's clock is not right yet: leave out sent and expires, or wait"
+	}
+	now := j.got.Time()
+	if !j.Sent.IsZero() {
+		switch age := now.Sub(j.Sent); {
+		case age > w.Expiry || j.TTL > 0 && age > j.TTL:
+			return Expired, fmt.Sprintf("it was sent %v ago", age.Round(time.Millisecond))
+		case age < -w.Expiry:
+			return Expired, "it was sent in the future"
+		default:
+			left -= max(age, 0)
+		}
+	}
+	if !j.Expires.IsZero() {
+		if left = min(left, j.Expires.Sub(now)); left <= 0 {
+			return Expired, fmt.Sprintf("it ended %v ago", -left.Round(time.Millisecond))
+		}
+	}
+	j.until = time.Duration(j.got.Mono) + left
+	return OK, ""
+}
+
+// outcome returns the code for what Write has returned. ctx is that of Run.
+func outcome(err error, ctx context.Context) (Code, string) {
+	failed := (*sources.WriteError)(nil)
+	switch {
+	case err == nil:
+		return OK, ""
+	case errors.Is(err, sources.ErrReadback):
+		return ReadbackDiffer, "the device shows another value than was written"
+	case errors.Is(err, sources.ErrNotWritable):
+		return NotWritable, err.Error()
+	case errors.Is(err, sources.ErrBusy):
+		return Busy, err.Error()
+	case errors.Is(err, register.ErrValue):
+		return OutOfRange, err.Error()
+	case errors.As(err, &failed):
+		return failure(failed)
+	case ctx.Err() != nil:
+		return Shutdown, "the gateway stops; nothing was sent"
+	case errors.Is(err, context.DeadlineExceeded):
+		return Expired, "its time was over before its turn on the bus came"
+	}
+	return DeviceOffline, err.Error()
+}
+
+// failure returns the code for what went wrong in the field.
+func failure(w *sources.WriteError) (Code, string) {
+	if n, ok := w.Reason.Exception(); ok {
+		return Code(fmt.Sprintf("%s %d", CodeException, n)), "the device refused"
+	}
+	switch {
+	case w.Sent:
+		return NoReply, "the value was sent, and it is not known whether the device took it: " + w.Reason.String()
+	case w.Reason == sources.ReasonShutdown:
+		return Shutdown, "the gateway stops; nothing was sent"
+	}
+	return DeviceOffline, "nothing was sent: " + w.Reason.String()
+}
+
+// plainCode returns a code without the number of an exception.
+func plainCode(c Code) Code {
+	if strings.HasPrefix(string(c), string(CodeException)) {
+		return CodeException
+	}
+	return c
+}
