@@ -52,7 +52,7 @@ func (c *conn) handle() error {
 func (c *conn) publish() error {
 	p, s, b := &c.packet, c.session, c.broker
 	m := &p.Message
-	m.Origin = s.id
+	m.Origin, m.Owner = s.id, s.owner
 	if err := c.pace(m, b.upstream(m.Topic)); err != nil {
 		return err
 	}

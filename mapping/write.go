@@ -45,14 +45,12 @@ type Target struct {
 	reading *Reading
 }
 
-// Targets returns the targets of all points that may be written.
+// Targets returns all points, those that may only be read too.
 func (s *Site) Targets() []Target {
 	var all []Target
 	for i := range s.Points {
 		for k := range s.Points[i].Published {
-			if s.Points[i].Write != nil {
-				all = append(all, s.target(i, k))
-			}
+			all = append(all, s.target(i, k))
 		}
 	}
 	return all

@@ -19,6 +19,7 @@ type field struct {
 	*stage
 	buses     []*fieldBus
 	listeners []*listener
+	commands  *commands
 }
 
 // fieldBus is one bus at work, with its way to the log.
@@ -76,6 +77,7 @@ func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
 		}
 		f.listeners = append(f.listeners, l)
 	}
+	f.commands = g.newCommands(s, f, b)
 	return f, nil
 }
 
@@ -94,7 +96,7 @@ func (g *gateway) deliver(mapper *mapping.Mapper, b *localbroker.Broker) func([]
 	}
 }
 
-// runs returns the Run methods of the buses.
+// runs returns the Run methods of the buses and of the commands to them.
 func (f *field) runs() []func(context.Context) error {
 	var all []func(context.Context) error
 	for _, b := range f.buses {
@@ -102,6 +104,9 @@ func (f *field) runs() []func(context.Context) error {
 	}
 	for _, l := range f.listeners {
 		all = append(all, l.run)
+	}
+	if f.commands != nil {
+		all = append(all, f.commands.run)
 	}
 	return all
 }

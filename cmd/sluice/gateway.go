@@ -14,6 +14,7 @@ import (
 	"sluice/localbroker/spool"
 	"sluice/localbroker/trace"
 	"sluice/mapping"
+	"sluice/mapping/command"
 	"sluice/publish"
 	"sluice/sources"
 	"sluice/sources/hostclock"
@@ -31,6 +32,7 @@ type gateway struct {
 	spool   *spool.Spool
 	values  *dashboard.Values
 	devices deviceStates
+	audit   *command.Audit // of commands; nil before the first field
 	started time.Time
 	keeper  *stage // regular work of the spool, and the watch over the clock
 	control *stage // answers `sluice broker`
@@ -219,6 +221,9 @@ func (g *gateway) stop() error {
 	p.web.stop()
 	g.logging.stop()
 	g.keeper.stop()
+	if g.audit != nil {
+		err = errors.Join(err, g.audit.Close())
+	}
 	return errors.Join(err, g.spool.Close())
 }
 

@@ -54,7 +54,7 @@ func (a *app) root() *cobra.Command {
 	}
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print the result as one JSON object {ok, code, data, problems}")
 	root.PersistentFlags().BoolVarP(&a.quiet, "quiet", "q", false, "no progress on stderr")
-	root.AddCommand(a.runCommand(), a.checkCommand(), a.simulateCommand(), a.demoCommand(), a.brokerCommand(), a.certsCommand(), a.usersCommand(),
+	root.AddCommand(a.runCommand(), a.checkCommand(), a.simulateCommand(), a.demoCommand(), a.brokerCommand(), a.certsCommand(), a.usersCommand(), a.auditCommand(),
 		a.versionCommand())
 	return root
 }

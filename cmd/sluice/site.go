@@ -14,6 +14,7 @@ import (
 	"sluice/localbroker"
 	"sluice/localbroker/spool"
 	"sluice/mapping"
+	"sluice/mapping/command"
 	"sluice/publish"
 	"sluice/sources/hostclock"
 	"sluice/sources/modbus"
@@ -28,6 +29,7 @@ type siteFile struct {
 	Broker    localbroker.Config `yaml:"broker"`
 	Upstreams []publish.Config   `yaml:"upstreams"`
 	Forget    []string           `yaml:"forget_upstreams"` // former upstreams whose place in the log is let go at once
+	Commands  command.Config     `yaml:"commands"`
 	HTTP      dashboard.Config   `yaml:"http"`
 	Log       logConfig          `yaml:"log"`
 }

@@ -109,7 +109,11 @@ func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, p
 		live := *m
 		live.Retain = false
 		for _, w := range to.watchers {
-			w.do(&live)
+			if w.asPublished {
+				w.do(m)
+			} else {
+				w.do(&live)
+			}
 		}
 	}
 }

@@ -11,6 +11,8 @@ import (
 type watcher struct {
 	call    func(*wire.Message)
 	stopped atomic.Bool
+	// asPublished hands live messages on with Retain as it came.
+	asPublished bool
 }
 
 func (w *watcher) do(m *wire.Message) {
@@ -24,7 +26,16 @@ func (w *watcher) do(m *wire.Message) {
 // the message is valid until it returns. After cancel has returned no call
 // begins.
 func (b *Board) Watch(filter string, call func(*wire.Message)) (cancel func()) {
-	w := &watcher{call: call}
+	return b.watch(filter, &watcher{call: call})
+}
+
+// WatchAsPublished is Watch with Retain of live messages as they were published
+// [MQTT-3.3.1-13].
+func (b *Board) WatchAsPublished(filter string, call func(*wire.Message)) (cancel func()) {
+	return b.watch(filter, &watcher{call: call, asPublished: true})
+}
+
+func (b *Board) watch(filter string, w *watcher) (cancel func()) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.watchers.Subscribe(w, topics.Subscription{Filter: filter, QoS: 2})

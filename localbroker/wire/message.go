@@ -20,13 +20,14 @@ type Message struct {
 	QoS     byte      // 0, 1 or 2, as published
 	Retain  bool      // as published
 	Origin  string    // client id of the publisher; empty: the gateway
+	Owner   string    // whom the publisher has logged in as; empty: nobody, a will, or not live
 	Expires time.Time // with a monotonic reading; zero: never
 }
 
 // Size returns what m takes in memory, about, in bytes.
 func (m *Message) Size() int {
 	const fixed = 128 // the struct itself and its allocations
-	return fixed + len(m.Topic) + len(m.Payload) + len(m.Props) + len(m.Origin)
+	return fixed + len(m.Topic) + len(m.Payload) + len(m.Props) + len(m.Origin) + len(m.Owner)
 }
 
 // Clone returns a copy that owns its memory. The topic of a decoded message

@@ -17,6 +17,9 @@ func (s *Service) check(j *job) (Code, string) {
 	if j.Retained {
 		return Retained, "a retained message may be of any age"
 	}
+	if j.Wrong != "" {
+		return BadRequest, j.Wrong
+	}
 	if len(j.ID) > maxID {
 		return BadRequest, "the id is longer than 128 bytes"
 	}

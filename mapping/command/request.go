@@ -51,6 +51,8 @@ type Request struct {
 	Retained bool
 	// Confirmed says that a person was asked.
 	Confirmed bool
+	// Wrong says why the message cannot be read; "" if it can.
+	Wrong string
 }
 
 // Code says what became of a command. CodeException is followed by a space and
@@ -140,10 +142,16 @@ const maxID = 128
 //
 // id is a text or a number and has to be there. ttl is in seconds; sent and
 // expires are RFC 3339 or milliseconds since 1970. Other keys are left alone.
-// With plain, a bare value is taken too: 12.5, true, heat. wrong says what is the
-// matter, "" if nothing is; what could be read stays, so that the answer has the
-// id.
-func ParseJSON(payload []byte, plain bool) (r Request, wrong string) {
+// With plain, a bare value is taken too: 12.5, true, heat. Of a command that is
+// wrong, Wrong says why, and what could be read stays, so that the answer has the
+// id. payload is not kept.
+func ParseJSON(payload []byte, plain bool) Request {
+	r, wrong := parse(payload, plain)
+	r.Wrong = wrong
+	return r
+}
+
+func parse(payload []byte, plain bool) (r Request, wrong string) {
 	if len(payload) > maxPayload {
 		return r, "the command is too long"
 	}

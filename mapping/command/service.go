@@ -61,13 +61,11 @@ func New(o Options) *Service {
 	}
 	s := &Service{opts: o, targets: make(map[string]map[string]mapping.Target), incoming: make(chan *job, mostIncoming),
 		buses: make(map[int]chan *job), last: make(map[*mapping.Point]time.Duration), count: make(map[Code]uint64)}
-	for i := range o.Site.Points {
-		for _, p := range o.Site.Points[i].Published {
-			if s.targets[p.Device] == nil {
-				s.targets[p.Device] = make(map[string]mapping.Target)
-			}
-			s.targets[p.Device][p.Name], _ = o.Site.Target(p.Device, p.Name) // it is there
+	for _, t := range o.Site.Targets() {
+		if s.targets[t.Point.Device] == nil {
+			s.targets[t.Point.Device] = make(map[string]mapping.Target)
 		}
+		s.targets[t.Point.Device][t.Point.Name] = t
 	}
 	for bus, w := range o.Writers {
 		if w != nil {

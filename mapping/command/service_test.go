@@ -169,6 +169,7 @@ func TestRefusals(t *testing.T) {
 		"expired":           {with(func(q *Request) { q.Expires = now.Add(-time.Second) }), Expired},
 		"retained":          {with(func(q *Request) { q.Retained = true }), Retained},
 		"not confirmed":     {Request{Origin: panel, Device: "d", Point: "pump", Value: sources.Bool(true)}, Unconfirmed},
+		"cannot be read":    {with(func(q *Request) { q.Wrong = "no JSON" }), BadRequest},
 		"id too long":       {with(func(q *Request) { q.ID = strings.Repeat("x", 129) }), BadRequest},
 	}
 	for name, c := range cases {
@@ -350,26 +351,26 @@ func TestParseJSON(t *testing.T) {
 		`{"id":"a","value":"heat","ttl":1.5,"confirm":true}`: {ID: "a", Value: sources.String("heat"), TTL: 1500 * time.Millisecond, Confirmed: true},
 		`{"id":"a","value":-3,"sent":"2026-11-21T18:00:00Z","expires":1795284000000,"ttl":null}`: {ID: "a", Value: sources.Int64(-3), Sent: at, Expires: at},
 	} {
-		got, wrong := ParseJSON([]byte(text), false)
+		got := ParseJSON([]byte(text), false)
 		same := got.ID == want.ID && got.Value.Equal(want.Value) && got.TTL == want.TTL && got.Confirmed == want.Confirmed && got.Sent.Equal(want.Sent) && got.Expires.Equal(want.Expires)
-		if wrong != "" || !same {
-			t.Errorf("%s: %+v, %q", text, got, wrong)
+		if got.Wrong != "" || !same {
+			t.Errorf("%s: %+v", text, got)
 		}
 	}
 	for _, text := range []string{"", "12.5", "heat", "null", "[]", "{}", `{"value":1}`, `{"id":"","value":1}`, `{"id":true,"value":1}`,
 		`{"id":"a"}`, `{"id":"a","value":null}`, `{"id":"a","value":[1]}`, `{"id":"a","value":1,"ttl":0}`, `{"id":"a","value":1,"ttl":-1}`,
 		`{"id":"a","value":1,"sent":"yesterday"}`, `{"id":"a","value":1,"expires":-5}`, `{"id":"` + strings.Repeat("x", 200) + `","value":1}`,
 		`{"id":"a","value":"` + strings.Repeat("x", maxPayload) + `"}`} {
-		if _, wrong := ParseJSON([]byte(text), false); wrong == "" {
+		if got := ParseJSON([]byte(text), false); got.Wrong == "" {
 			t.Errorf("%.60s is taken", text)
 		}
 	}
 	for text, want := range map[string]sources.Value{"12.5": sources.Float64(12.5), "heat": sources.String("heat"), "true": sources.Bool(true)} {
-		if got, wrong := ParseJSON([]byte(text), true); wrong != "" || !got.Value.Equal(want) {
-			t.Errorf("plain %s: %v, %q", text, got.Value, wrong)
+		if got := ParseJSON([]byte(text), true); got.Wrong != "" || !got.Value.Equal(want) {
+			t.Errorf("plain %s: %+v", text, got)
 		}
 	}
-	if _, wrong := ParseJSON([]byte(`{"id":"a"`), true); wrong == "" {
+	if got := ParseJSON([]byte(`{"id":"a"`), true); got.Wrong == "" {
 		t.Error("broken JSON is taken for a plain text")
 	}
 }
@@ -377,8 +378,8 @@ func TestParseJSON(t *testing.T) {
 func FuzzParseJSON(f *testing.F) {
 	f.Add([]byte(`{"id":"7","value":12.5,"ttl":10,"sent":"2026-11-21T18:00:00Z","expires":1,"confirm":true}`), true)
 	f.Fuzz(func(t *testing.T, data []byte, plain bool) {
-		r, wrong := ParseJSON(data, plain)
-		if wrong == "" && r.Value.Kind() == sources.KindNone {
+		r := ParseJSON(data, plain)
+		if r.Wrong == "" && r.Value.Kind() == sources.KindNone {
 			t.Error("no value")
 		}
 		if out := (&Result{Request: &r, Code: OK}).AppendJSON(nil); !json.Valid(out) {

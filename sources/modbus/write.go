@@ -8,6 +8,7 @@ import (
 
 	"sluice/sources"
 	"sluice/sources/modbus/link"
+	"sluice/sources/register"
 )
 
 // doer is a Reader that can write, too.
