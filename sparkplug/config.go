@@ -31,7 +31,8 @@ type Config struct {
 	// [payloads-metric-datatype-not-req].
 	DatatypeInData bool `yaml:"datatype_in_data"`
 	// MaxMetrics and MaxSize bound a data message: 1 to 10,000 metrics, 1 KiB
-	// to 16 MiB. Births are never split; one above MaxSize is warned about.
+	// to 16 MiB, below the upstream's max_message. Births are never split; one above
+	// 256 KiB is warned about.
 	MaxMetrics int          `yaml:"max_metrics"`
 	MaxSize    configs.Size `yaml:"max_size"`
 	// RebirthPause is the least time between two births that hosts ask for;
@@ -88,7 +89,7 @@ func (c *Config) Validate() []configs.FieldError {
 		}
 	}
 	for name := range c.Properties {
-		if name == "" || !utf8.ValidString(name) || strings.HasPrefix(name, "Node Control/") || name == metricBdSeq || name == metricDropped {
+		if name == "" || !utf8.ValidString(name) || strings.HasPrefix(strings.ToLower(name), "node control/") || name == metricBdSeq || name == metricDropped {
 			add("properties", "choose another name, such as Properties/Location", "%q cannot be the name of a property", name)
 		}
 	}

@@ -46,7 +46,7 @@ type seen struct {
 }
 
 func newHost(group, node string, aliases bool) *host {
-	return &host{group: group, node: node, aliases: aliases, lastBd: -1, devices: make(map[string]*seenDevice)}
+	return &host{group: group, node: node, aliases: aliases, lastBd: -1, devices: make(map[string]*seenDevice), byAlias: make(map[uint64]*seen)}
 }
 
 func (h *host) breach(id, format string, args ...any) {

@@ -28,6 +28,12 @@ func (d *disk) Store(n uint8) error {
 	return nil
 }
 
+// traced is a message on the wire, or the will of a CONNECT.
+type traced struct {
+	will bool
+	m    mapping.Message
+}
+
 // rig drives a Node as package publish does, with a log in memory, and shows
 // what is published to a strict host.
 type rig struct {
@@ -43,6 +49,7 @@ type rig struct {
 	log     []mapping.Record // Seq is the index + 1
 	acked   []bool
 	wire    []mapping.Message // everything published, as it went out
+	trace   []traced          // the same with the wills, for replay
 	writes  []Write
 	reboots int
 
@@ -137,6 +144,7 @@ func (r *rig) connect(server, state string) {
 		r.t.Fatal(err)
 	}
 	r.host.connect(will)
+	r.trace = append(r.trace, traced{true, *will})
 	r.node.Subscriptions(server)
 	r.connected, r.rewound, r.broken, r.unproven = true, false, false, nil
 	if state != "" {
@@ -192,7 +200,7 @@ func (r *rig) publish(messages ...mapping.Message) {
 		if r.broken {
 			continue
 		}
-		r.wire = append(r.wire, m)
+		r.wire, r.trace = append(r.wire, m), append(r.trace, traced{false, m})
 		r.host.receive(&m)
 	}
 }
