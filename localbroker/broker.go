@@ -177,6 +177,9 @@ func (b *Broker) Run(ctx context.Context) error {
 	b.stopSessions()
 	b.committer.stop()
 	committing.Wait()
+	for _, s := range b.allSessions() {
+		s.out.Detach(nil) // nobody looks into the log any more
+	}
 	stopStorage()
 	storing.Wait()
 	return b.closeStorage()
