@@ -73,6 +73,7 @@ func (b *Broker) newConn(nc net.Conn, at entrance) *conn {
 // the connection.
 func (c *conn) run() error {
 	defer c.release()
+	defer c.batch.Flush() // what came in one read with the last packet
 	for {
 		first, body, err := c.next()
 		if err != nil {

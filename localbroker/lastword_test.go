@@ -43,3 +43,18 @@ func TestDollarTopicsAreAcknowledgedAndDropped(t *testing.T) {
 		t.Errorf("got %s %s", topic, payload)
 	}
 }
+
+// What a client publishes and its goodbye, or its mistake, come in one read.
+func TestMessageInOneReadWithTheEndIsDelivered(t *testing.T) {
+	b := start(t, testConfig(), Options{})
+	sub := dial(t, b.address, 4).connect("subscriber")
+	sub.subscribe("plant/free/#", 0)
+	for name, end := range map[string][]byte{"goodbye": {0xe0, 0}, "mistake": {0xe5, 0}} {
+		w := dial(t, b.address, 4).connect("publisher")
+		w.send(append(w.publishFrame("plant/free/x", name, 0, 0, false), end...))
+		w.expectClosed()
+		if _, payload, _ := sub.message(); payload != name {
+			t.Errorf("got %s, want %s", payload, name)
+		}
+	}
+}
