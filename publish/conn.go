@@ -42,8 +42,12 @@ type conn struct {
 	commit chan struct{} // a lane has commits; capacity 1
 	idle   chan struct{} // nothing is under way any more; capacity 1
 
+	*hearing          // set before any goroutine starts; nil for a session that does not listen
+	numbered Numbered // likewise
+
 	mu    sync.Mutex // guards what follows
 	out   []byte     // packets not yet written
+	tail  []byte     // room for what Numbered adds
 	owed  int        // bytes of out that answer the server, at most maxAnswers
 	lanes [laneCount]lane
 	slots slots
@@ -67,7 +71,8 @@ type limits struct {
 	window, bytes         int
 	reserve               int // of window, never used by the backlog
 	keepalive, ackTimeout time.Duration
-	timed                 laneKind // the lane whose latency is shown
+	timed                 laneKind      // the lane whose latency is shown
+	hold                  time.Duration // see Options.Hold
 }
 
 // silence is how long nothing may come in before the server counts as gone:
@@ -100,7 +105,7 @@ func newConn(t *transport, s server, l limits) *conn {
 		commit: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 		slots: newSlots(l.window), pace: newPace(now), lastIn: now, lastOut: now, began: now}
 	for k := range c.lanes {
-		c.lanes[k] = lane{kind: laneKind(k), first: 1, room: make(chan struct{}, 1)}
+		c.lanes[k] = lane{kind: laneKind(k), first: 1, room: make(chan struct{}, 1), hold: l.hold, began: now}
 	}
 	return c
 }
@@ -132,7 +137,7 @@ func (c *conn) connect(ctx context.Context, p *connect, timeout time.Duration) *
 	if _, err := c.transport.Write(packet); err != nil {
 		return fail(err)
 	}
-	answer, err := readInbound(c.reader)
+	answer, err := readInbound(c.reader, nil)
 	if err != nil {
 		return fail(err)
 	}
@@ -191,7 +196,11 @@ func (c *conn) send(ctx context.Context, k laneKind, m *mapping.Message, unit sp
 	} else {
 		id = c.slots.take(slot{lane: k, number: number, qos: m.QoS})
 	}
-	c.out = appendPublish(c.out, m, id)
+	c.tail = c.tail[:0]
+	if c.numbered != nil { // from here on m goes out
+		c.tail = c.numbered.Tail(c.tail, m)
+	}
+	c.out = appendPublish(c.out, m, c.tail, id)
 	first := c.sent == 1 || m.QoS == 0 && c.pingAt.IsZero()
 	c.mu.Unlock()
 	signal(c.wake)
@@ -277,10 +286,17 @@ func (c *conn) write() {
 
 // read takes packets until the connection ends.
 func (c *conn) read() {
+	var body *[]byte
+	if c.hearing != nil {
+		body = new([]byte)
+	}
 	for {
-		p, err := readInbound(c.reader)
+		p, err := readInbound(c.reader, body)
+		if err == nil && c.hearing != nil {
+			err = c.hear(&p)
+		}
 		if err == nil {
-			err = c.handle(p)
+			err = c.handle(&p)
 		}
 		if err != nil {
 			c.stop(c.classify(err))

@@ -45,6 +45,7 @@ type fakeBroker struct {
 	clean     int // DISCONNECTs
 	status    []string
 	onPublish func(seq uint64)
+	host      *fakeHost // takes all messages, if there is one
 }
 
 // received is one data message as it reached the broker.
@@ -92,6 +93,13 @@ func (b *fakeBroker) hasAcked(seq uint64) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.acked[seq]
+}
+
+// goodbyes returns how many DISCONNECTs came.
+func (b *fakeBroker) goodbyes() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.clean
 }
 
 func (b *fakeBroker) acknowledge(seq uint64) {
@@ -184,7 +192,14 @@ func (s *served) handle(p packets.ControlPacket) bool {
 		a.ReturnCode = s.f.connack
 		return a.Write(s.c) == nil && s.f.connack == 0
 	case *packets.PublishPacket:
+		if s.b.host != nil {
+			return s.b.host.publish(s, p)
+		}
 		return s.publish(p)
+	case *packets.SubscribePacket:
+		return s.b.host.subscribe(s, p)
+	case *packets.PubackPacket, *packets.PubrecPacket, *packets.PubcompPacket:
+		return s.b.host.answered(s, p)
 	case *packets.PubrelPacket:
 		if pub := s.rec[p.MessageID]; pub != nil {
 			delete(s.rec, p.MessageID)

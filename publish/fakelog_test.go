@@ -29,6 +29,7 @@ type fakeLog struct {
 	bound     int // first record of the live lane
 	pos       [2]int
 	ackErr    error
+	fill      func(*mapping.Record) // completes a record; nil leaves it
 }
 
 func newFakeLog(t *testing.T, b *fakeBroker) *fakeLog {
@@ -45,6 +46,9 @@ func (l *fakeLog) add(n int) {
 	scan := uint64(len(l.recs)) + 1
 	for range n {
 		l.recs = append(l.recs, mapping.Record{Seq: uint64(len(l.recs)) + 1, Scan: scan, Point: point})
+		if l.fill != nil {
+			l.fill(&l.recs[len(l.recs)-1])
+		}
 		l.acked = append(l.acked, false)
 	}
 	l.ends = append(l.ends, len(l.recs))

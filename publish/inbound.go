@@ -10,7 +10,7 @@ import (
 )
 
 // handle acts on one packet of the server.
-func (c *conn) handle(p inbound) error {
+func (c *conn) handle(p *inbound) error {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -21,7 +21,8 @@ func (c *conn) handle(p inbound) error {
 		return c.acknowledged(p, now)
 	case packets.Pingresp:
 		c.proven(now)
-	case packets.Publish: // of a stored session; nobody here wants it
+	case packets.Suback: // see hear
+	case packets.Publish: // hear has taken it, or nobody wants it
 		if p.qos > 0 {
 			kind := byte(packets.Puback)
 			if p.qos == 2 {
@@ -40,7 +41,7 @@ func (c *conn) handle(p inbound) error {
 // acknowledged handles the three acknowledgements of a PUBLISH (MQTT 3.1.1
 // §4.3). One for a message that is not under way is counted and otherwise
 // ignored; one of the wrong kind ends the connection. c.mu is held.
-func (c *conn) acknowledged(p inbound, now time.Time) error {
+func (c *conn) acknowledged(p *inbound, now time.Time) error {
 	s := c.slots.find(p.id)
 	if s == nil {
 		c.counts.stray++

@@ -24,6 +24,8 @@ type lane struct {
 	waiting bool          // somebody waits for room
 	room    chan struct{} // told when there may be room; capacity 1
 	commits []span
+	hold    time.Duration // commits are for the log so long after the message was sent
+	began   time.Time     // what span.second counts from
 }
 
 type laneKind uint8
@@ -49,6 +51,7 @@ type entry struct {
 type span struct {
 	first, last uint64
 	records     int
+	second      int // of the connection in which it was sent, with hold
 }
 
 // push appends an entry and returns its number.
@@ -93,6 +96,9 @@ func (l *lane) pop() (messages, bytes int) {
 			bytes += e.bytes
 		}
 		if e.unit.last != 0 {
+			if l.hold > 0 {
+				e.unit.second = int(e.sent.Sub(l.began) / time.Second)
+			}
 			l.commit(e.unit)
 		}
 		l.head++
@@ -115,12 +121,34 @@ func (l *lane) oldest() (time.Time, bool) {
 
 // commit notes s for the log, joined with the last one where they touch.
 func (l *lane) commit(s span) {
-	if n := len(l.commits); n > 0 && l.commits[n-1].last+1 == s.first {
+	if n := len(l.commits); n > 0 && l.commits[n-1].last+1 == s.first && l.commits[n-1].second == s.second {
 		l.commits[n-1].last = s.last
 		l.commits[n-1].records += s.records
 		return
 	}
 	l.commits = append(l.commits, s)
+}
+
+// ripe takes out the commits that may be handed to the log, and returns when
+// the next one may be, zero if there is none.
+func (l *lane) ripe(now time.Time) (spans []span, next time.Time) {
+	n := len(l.commits)
+	if l.hold > 0 {
+		n = 0
+		for n < len(l.commits) && !now.Before(l.due(n)) {
+			n++
+		}
+	}
+	if n < len(l.commits) {
+		next = l.due(n)
+	}
+	spans, l.commits = l.commits[:n:n], l.commits[n:]
+	return spans, next
+}
+
+// due returns when a commit may be handed to the log.
+func (l *lane) due(i int) time.Time {
+	return l.began.Add(time.Duration(l.commits[i].second+1)*time.Second + l.hold)
 }
 
 // tell wakes whoever waits for room.

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"testing"
 	"time"
+
+	"sluice/mapping"
 )
 
 // rig is an upstream between a fake log and a fake broker.
@@ -13,6 +15,9 @@ type rig struct {
 	broker  *fakeBroker
 	log     *fakeLog
 	session *seqSession
+	node    Session // in place of session
+	points  []*mapping.Point
+	hold    time.Duration
 	cfg     Config
 	up      *Upstream
 	cancel  context.CancelFunc
@@ -37,8 +42,12 @@ func (r *rig) start() {
 	}
 	var err error
 	pending := func() (uint64, uint64, time.Time) { return uint64(r.log.pending()), 0, time.Time{} }
-	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending}
-	if r.up, err = New(r.cfg, r.log, r.session, o); err != nil {
+	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold}
+	session := Session(r.session)
+	if r.node != nil {
+		session = r.node
+	}
+	if r.up, err = New(r.cfg, r.log, session, o); err != nil {
 		r.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

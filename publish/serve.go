@@ -54,8 +54,8 @@ func (u *Upstream) attempt(ctx context.Context, i int, t *transport) outcome {
 // serve uses an accepted connection until it breaks, ctx ends, or a preferred
 // server can be reached again.
 func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
+	st := &stream{up: u, conn: c, talk: u.listen(c), stopping: make(chan struct{})}
 	u.connected(c)
-	st := &stream{up: u, conn: c, stopping: make(chan struct{})}
 	var always sync.WaitGroup
 	for _, work := range []func(){c.write, c.read, c.keep, st.acknowledge} {
 		always.Go(work)
@@ -65,7 +65,7 @@ func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
 	c.stop(nil)
 	always.Wait()
 	u.sessionMu.Lock()
-	u.online, u.status = false, nil
+	u.hangUp()
 	u.sessionMu.Unlock()
 	o.failure = c.failure
 	u.disconnected(c, &o)
@@ -77,20 +77,9 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 	// The lanes outlive ctx: what is in the log is still sent.
 	laneCtx, stopLanes := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopLanes()
-	births, f := u.born(st)
-	if f != nil {
-		st.conn.stop(f)
-		return
-	}
 	var lanes sync.WaitGroup
 	idle := make(chan struct{})
-	lanes.Go(func() {
-		defer close(idle)
-		if u.sendStatus(laneCtx, st.conn, births) { // before any news and any data
-			lanes.Go(func() { u.tellNews(laneCtx, st.conn) })
-			st.run(laneCtx)
-		}
-	})
+	left := st.begin(laneCtx, &lanes, idle)
 	probed := make(chan handover, 1)
 	lanes.Go(func() { u.probe(laneCtx, i, probed) })
 	var h handover
@@ -98,6 +87,8 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 	case <-st.conn.done:
 	case h = <-probed:
 		o.handed, o.next = h.transport, h.index
+	case <-left:
+		o.left = true
 	case <-ctx.Done():
 		u.flush(laneCtx, st, idle)
 	}
@@ -111,6 +102,44 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 		}
 	}
 	u.leave(st.conn)
+}
+
+// begin starts what sends: first the births, then the lanes, which close idle at
+// their end. It returns a channel that is closed when the session wants to leave,
+// nil if it has no say in it.
+func (s *stream) begin(ctx context.Context, lanes *sync.WaitGroup, idle chan<- struct{}) (left <-chan struct{}) {
+	t := s.talk
+	if t == nil {
+		births, f := s.up.born(s)
+		if f != nil {
+			s.conn.stop(f)
+		}
+		lanes.Go(func() {
+			defer close(idle)
+			if f == nil && s.up.sendStatus(ctx, s.conn, births) { // before any news and any data
+				lanes.Go(func() { s.up.tellNews(ctx, s.conn) })
+				s.run(ctx)
+			}
+		})
+		return nil
+	}
+	lanes.Go(func() {
+		defer close(idle)
+		if !t.join(ctx) {
+			return
+		}
+		lanes.Go(func() { t.watch(ctx) })
+		select {
+		case <-t.started:
+			s.owed = t.owed
+			s.run(ctx)
+		case <-t.left:
+		case <-s.stopping:
+		case <-s.conn.done:
+		case <-ctx.Done():
+		}
+	})
+	return t.left
 }
 
 // born rewinds the log and returns what the session wants known before any
@@ -229,7 +258,7 @@ func (u *Upstream) probe(ctx context.Context, i int, found chan<- handover) {
 	interval := u.servers[0].failBack
 	for sleep(ctx, interval) {
 		for j := range i {
-			if u.servers[j].notBefore.After(time.Now()) {
+			if u.servers[j].left > 0 || u.servers[j].notBefore.After(time.Now()) {
 				continue
 			}
 			t, f := u.dialer.open(ctx, u.servers[j].server)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"sluice/mapping"
+	"sluice/sparkplug"
 )
 
 // nextRecords is about how many records are taken from the log at once.
@@ -19,6 +20,7 @@ const nextRecords = 256
 type stream struct {
 	up   *Upstream
 	conn *conn
+	talk *talk // nil for a session that does not listen
 	// stopping is closed when the lanes shall end once they have sent what
 	// is in the log (shutdown).
 	stopping chan struct{}
@@ -86,7 +88,7 @@ var errIdle = errors.New("nothing left to send")
 
 // next reads the log. Once reading has ended it waits only for a moment.
 func (s *stream) next(ctx, reading context.Context, live bool) ([]mapping.Record, error) {
-	recs, err := s.up.log.Next(reading, live, nextRecords)
+	recs, err := s.await(reading, live)
 	if err == nil || reading.Err() == nil || ctx.Err() != nil {
 		return recs, err
 	}
@@ -97,6 +99,26 @@ func (s *stream) next(ctx, reading context.Context, live bool) ([]mapping.Record
 		return nil, errIdle
 	}
 	return recs, err
+}
+
+// await reads the log, and notes when there is nothing in it.
+func (s *stream) await(reading context.Context, live bool) ([]mapping.Record, error) {
+	if s.talk == nil {
+		return s.up.log.Next(reading, live, nextRecords)
+	}
+	linger, cancel := context.WithTimeout(reading, lingering)
+	recs, err := s.up.log.Next(linger, live, nextRecords)
+	cancel()
+	if err == nil || reading.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
+		return recs, err
+	}
+	kind := laneBacklog
+	if live {
+		kind = laneLive
+	}
+	s.talk.rests(kind, true)
+	defer s.talk.rests(kind, false)
+	return s.up.log.Next(reading, live, nextRecords)
 }
 
 // ackRetry is how long a log that would not take an acknowledgement is left
@@ -122,7 +144,10 @@ func (s *stream) acknowledge() {
 		case <-s.conn.done:
 			ended = true
 		}
-		err := s.ackAll()
+		next, err := s.ackAll()
+		if !next.IsZero() {
+			retry.Reset(time.Until(next))
+		}
 		if err != nil {
 			s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
 			retry.Reset(ackRetry)
@@ -137,22 +162,25 @@ func (s *stream) acknowledge() {
 	}
 }
 
-// ackAll hands over what is there. What the log did not take stays.
-func (s *stream) ackAll() error {
+// ackAll hands over what is there, and returns when the next is due that is held
+// back. What the log did not take stays.
+func (s *stream) ackAll() (next time.Time, err error) {
 	for kind := range laneCount {
 		c := s.conn
 		c.mu.Lock()
 		l := &c.lanes[kind]
-		spans := l.commits
-		l.commits = nil
+		spans, due := l.ripe(time.Now())
 		c.mu.Unlock()
+		if next.IsZero() || !due.IsZero() && due.Before(next) {
+			next = due
+		}
 		for i, span := range spans {
 			err := s.up.log.Ack(span.first, span.last)
 			c.mu.Lock()
 			if err != nil {
 				l.commits = append(slices.Clone(spans[i:]), l.commits...)
 				c.mu.Unlock()
-				return fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
+				return next, fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
 			}
 			c.counts.records += uint64(span.records)
 			if kind == laneBacklog {
@@ -161,7 +189,7 @@ func (s *stream) ackAll() error {
 			c.mu.Unlock()
 		}
 	}
-	return nil
+	return next, nil
 }
 
 // sender turns the records of one lane into messages on the connection.
@@ -194,15 +222,42 @@ func (s *sender) records(ctx context.Context, recs []mapping.Record) bool {
 // unit sends the messages of some records; when all of them are acknowledged,
 // so are the records.
 func (s *sender) unit(ctx context.Context, recs []mapping.Record) bool {
-	all := span{first: recs[0].Seq, last: recs[len(recs)-1].Seq}
+	if s.talk != nil {
+		return s.guarded(ctx, recs)
+	}
 	s.encode(recs)
+	if len(s.messages) > 0 && !s.paid(ctx, len(recs)) {
+		return false
+	}
+	return s.put(ctx, recs)
+}
+
+// guarded is unit for a Conversation: between Encode and the out buffer no
+// births can come. The rate is paid for afterwards, as births would wait for it.
+func (s *sender) guarded(ctx context.Context, recs []mapping.Record) bool {
+	for {
+		s.talk.gate.RLock()
+		demand := s.encode(recs)
+		if demand == sparkplug.Nothing {
+			sent := s.put(ctx, recs)
+			s.talk.gate.RUnlock()
+			return sent && s.paid(ctx, len(recs))
+		}
+		s.talk.gate.RUnlock()
+		if _, ok := s.talk.attend(ctx); !ok {
+			return false
+		}
+		signal(s.talk.look) // to ask again when the session wants it
+	}
+}
+
+// put sends what encode made of recs.
+func (s *sender) put(ctx context.Context, recs []mapping.Record) bool {
+	all := span{first: recs[0].Seq, last: recs[len(recs)-1].Seq}
 	if len(s.messages) == 0 {
 		s.up.count(func(t *totals) { t.skipped += uint64(len(recs)) })
 		s.conn.skip(s.kind, all)
 		return ctx.Err() == nil
-	}
-	if !s.paid(ctx, len(recs)) {
-		return false
 	}
 	all.records = len(recs)
 	for i := range s.messages {
@@ -237,15 +292,23 @@ func (s *sender) paid(ctx context.Context, records int) bool {
 
 // encode fills s.messages with copies of what the session makes of recs.
 // Messages that cannot be sent are counted and left out: repeating them would
-// stop everything behind them for ever.
-func (s *sender) encode(recs []mapping.Record) {
+// stop everything behind them for ever. It returns what a Conversation demands
+// to be done before they may be sent.
+func (s *sender) encode(recs []mapping.Record) sparkplug.Demand {
 	s.messages, s.payload = s.messages[:0], s.payload[:0]
 	s.up.sessionMu.Lock()
 	defer s.up.sessionMu.Unlock()
 	made, err := s.up.session.Encode(recs, s.historical)
 	if err != nil {
 		s.up.unsendable(fmt.Errorf("encode records %d to %d: %w", recs[0].Seq, recs[len(recs)-1].Seq, err))
-		return
+		return sparkplug.Nothing
+	}
+	room := s.up.maxMessage
+	if s.talk != nil {
+		room -= maxTail
+		if demand, _ := s.talk.session.Demand(time.Now()); demand != sparkplug.Nothing {
+			return demand
+		}
 	}
 	total := 0
 	for i := range made {
@@ -255,7 +318,7 @@ func (s *sender) encode(recs []mapping.Record) {
 		s.payload = make([]byte, 0, total+total/2)
 	}
 	for _, m := range made {
-		if err := checkMessage(&m, s.up.maxMessage); err != nil {
+		if err := checkMessage(&m, room); err != nil {
 			s.up.unsendable(fmt.Errorf("record %d and on: %w", recs[0].Seq, err))
 			continue
 		}
@@ -265,4 +328,5 @@ func (s *sender) encode(recs []mapping.Record) {
 		m.Retain = m.Retain && !s.historical // an old value never stands as the current one
 		s.messages = append(s.messages, m)
 	}
+	return sparkplug.Nothing
 }

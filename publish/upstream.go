@@ -21,23 +21,25 @@ import (
 //	          │      └─CONNACK 4, 5─▶ refused (slower) ─┘
 //	          └─ctx─▶ stopped ◀─DISCONNECT─ closing ◀─ctx─ connected
 type Upstream struct {
-	cfg        Config
-	log        Log
-	session    Session
-	logger     *slog.Logger
-	dialer     dialer
-	clientID   string
-	limits     limits
-	drain      rate
-	maxMessage int
-	perRecord  bool
-	pending    func() (records, bytes uint64, oldest time.Time)
-	servers    []candidate // used by Run only
+	cfg          Config
+	log          Log
+	session      Session
+	conversation Conversation // session, if it is one
+	logger       *slog.Logger
+	dialer       dialer
+	clientID     string
+	limits       limits
+	drain        rate
+	maxMessage   int
+	perRecord    bool
+	pending      func() (records, bytes uint64, oldest time.Time)
+	servers      []candidate // used by Run only
 
-	sessionMu sync.Mutex        // guards session and what follows; never held while sending
-	status    []mapping.Message // device news for the connection that is up
-	online    bool              // births are on their way: news may follow them
-	news      chan struct{}     // status is not empty; capacity 1
+	sessionMu sync.Mutex            // guards session and what follows; never held while sending
+	status    []mapping.Message     // device news for the connection that is up
+	online    bool                  // births are on their way: news may follow them
+	devices   []sources.DeviceState // for a Conversation, in place of status
+	news      chan struct{}         // there is something in status or devices; capacity 1
 
 	mu     sync.Mutex // guards what follows
 	stats  Stats
@@ -54,6 +56,7 @@ type candidate struct {
 	refusals  int // in a row
 	failBack  time.Duration
 	brief     int // connections in a row that the server ended soon
+	left      int // connections in a row that the session left
 }
 
 // totals are counters over all connections that have ended.
@@ -74,6 +77,10 @@ type Options struct {
 	// Pending returns how much of the log has not been acknowledged, and when
 	// the oldest of it was recorded; nil if the log cannot tell.
 	Pending func() (records, bytes uint64, oldest time.Time)
+	// Hold is how long after a message its records count as delivered, if the
+	// connection lasts so long. It is for readers that the server tells
+	// the absence of only later, such as a primary host; 0 else.
+	Hold time.Duration
 }
 
 // perRecorder is a Session whose Encode may be called for each record alone.
@@ -102,10 +109,11 @@ func New(cfg Config, log Log, session Session, o Options) (*Upstream, error) {
 	u := &Upstream{cfg: cfg, log: log, session: session, logger: o.Logger, clientID: cfg.ClientID, drain: drain,
 		maxMessage: int(cfg.MaxMessage), news: make(chan struct{}, 1), logged: map[string]bool{}}
 	u.limits = limits{window: cfg.Window, bytes: int(cfg.WindowBytes), keepalive: cfg.Keepalive,
-		ackTimeout: cfg.AckTimeout, timed: laneBacklog}
+		ackTimeout: cfg.AckTimeout, timed: laneBacklog, hold: o.Hold}
 	if u.liveFirst() {
 		u.limits.reserve, u.limits.timed = cfg.Window/10, laneLive
 	}
+	u.conversation, _ = session.(Conversation)
 	if p, ok := session.(perRecorder); ok {
 		u.perRecord = p.PerRecord()
 	}
@@ -185,6 +193,7 @@ type outcome struct {
 	lived      time.Duration
 	next       int        // server to go on with, -1 for the list
 	handed     *transport // open way to it, nil if none
+	left       bool       // the session wanted to leave
 }
 
 // pick returns the server to try next and when: the first of the list that may
@@ -211,6 +220,11 @@ func (u *Upstream) pick(sticky int) (index int, due time.Time) {
 func (u *Upstream) settle(i int, o *outcome) {
 	c := &u.servers[i]
 	b := u.cfg.Backoff
+	if o.failure == nil && o.left {
+		u.depart(i, o)
+		return
+	}
+	c.left = 0
 	if o.failure == nil {
 		c.notBefore, c.failures = time.Time{}, 0
 		return
@@ -247,6 +261,21 @@ func (u *Upstream) settle(i int, o *outcome) {
 	u.setState(state, text, due)
 }
 
+// depart settles that the session left server i: the next of the list is tried,
+// in its turn, and i only after a while.
+func (u *Upstream) depart(i int, o *outcome) {
+	c := &u.servers[i]
+	if o.productive {
+		c.left = 0
+	}
+	wait := min(u.cfg.Backoff.Min<<min(c.left, 16), u.cfg.Backoff.Max)
+	c.failures = 0
+	c.left++
+	c.notBefore = time.Now().Add(wait - time.Duration(rand.Int64N(int64(wait/2)+1)))
+	o.next = (i + 1) % len(u.servers)
+	u.setState(StateWaiting, "left "+c.String()+" as the session wants it; trying "+u.servers[o.next].String(), u.servers[o.next].notBefore)
+}
+
 // suspect looks for causes that no single connection shows.
 func (u *Upstream) suspect(c *candidate, o *outcome) {
 	switch {
@@ -281,6 +310,11 @@ func (u *Upstream) SetDevice(d sources.DeviceState) {
 	}
 	u.sessionMu.Lock()
 	defer u.sessionMu.Unlock()
+	if u.conversation != nil && u.online {
+		u.note(d)
+		signal(u.news)
+		return
+	}
 	messages, err := session.SetDevice(d)
 	if err != nil {
 		u.unsendable(fmt.Errorf("status of device %s: %w", d.Device, err))

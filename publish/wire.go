@@ -15,11 +15,10 @@ import (
 	"sluice/mapping"
 )
 
-// maxInbound is the largest packet in bytes that a server may send us. We
-// subscribe to nothing yet, so all that is due are acknowledgements of two
-// bytes; a stored session may add messages, which are skipped unread. Without
-// a bound five bytes of a hostile server would make a reader that trusts the
-// length allocate 256 MB.
+// maxInbound is the largest packet in bytes that a server may send us: most are
+// acknowledgements of two bytes. Messages are skipped unread, unless the
+// session is a Conversation. Without a bound five bytes of a hostile server
+// would make a reader that trusts the length allocate 256 MB.
 const maxInbound = 1 << 20
 
 // errProtocol is wrapped by every error about bytes that are not MQTT 3.1.1.
@@ -88,13 +87,13 @@ func publishBytes(m *mapping.Message) int {
 
 // appendPublish appends a PUBLISH packet (MQTT 3.1.1 §3.3); id is left out for
 // QoS 0. DUP is never set: what is sent again is a new message of a new
-// session [MQTT-3.3.1-1].
-func appendPublish(dst []byte, m *mapping.Message, id uint16) []byte {
+// session [MQTT-3.3.1-1]. tail follows the payload.
+func appendPublish(dst []byte, m *mapping.Message, tail []byte, id uint16) []byte {
 	first := byte(packets.Publish<<4) | m.QoS<<1
 	if m.Retain {
 		first |= 1
 	}
-	n := 2 + len(m.Topic) + len(m.Payload)
+	n := 2 + len(m.Topic) + len(m.Payload) + len(tail)
 	if m.QoS > 0 {
 		n += 2
 	}
@@ -108,7 +107,7 @@ func appendPublish(dst []byte, m *mapping.Message, id uint16) []byte {
 	if m.QoS > 0 {
 		dst = binary.BigEndian.AppendUint16(dst, id)
 	}
-	return append(dst, m.Payload...)
+	return append(append(dst, m.Payload...), tail...)
 }
 
 // appendAck appends a packet that consists of a packet identifier. PUBREL has
@@ -130,11 +129,16 @@ type inbound struct {
 	qos  byte // of a PUBLISH
 	code byte // of a CONNACK
 	size int  // of the whole packet
+	// What follows is set for who listens, and valid until the next packet.
+	retained bool
+	topic    []byte // of a PUBLISH
+	rest     []byte // its payload, or the return codes of a SUBACK
 }
 
-// readInbound reads one packet. It allocates nothing and never trusts a
-// length beyond maxInbound. Errors wrap errProtocol, or come from r.
-func readInbound(r *bufio.Reader) (inbound, error) {
+// readInbound reads one packet. It never trusts a length beyond maxInbound.
+// Without body it skips messages and allocates nothing; body is where who
+// listens keeps what is in them. Errors wrap errProtocol, or come from r.
+func readInbound(r *bufio.Reader, body *[]byte) (inbound, error) {
 	first, err := r.ReadByte()
 	if err != nil {
 		return inbound{}, err
@@ -145,7 +149,10 @@ func readInbound(r *bufio.Reader) (inbound, error) {
 	}
 	p := inbound{kind: first >> 4, size: 1 + digits + length}
 	flags := first & 0x0f
-	if p.kind == packets.Publish {
+	switch {
+	case body != nil && (p.kind == packets.Publish || p.kind == packets.Suback):
+		return p, p.readBody(r, body, flags, length)
+	case p.kind == packets.Publish:
 		return p, p.readPublish(r, flags, length)
 	}
 	want := 2
@@ -164,11 +171,11 @@ func readInbound(r *bufio.Reader) (inbound, error) {
 	if want == 0 {
 		return p, nil
 	}
-	body, err := r.Peek(2)
+	two, err := r.Peek(2)
 	if err != nil {
 		return p, midPacket(err)
 	}
-	p.id, p.code = binary.BigEndian.Uint16(body), body[1]
+	p.id, p.code = binary.BigEndian.Uint16(two), two[1]
 	_, err = r.Discard(2)
 	return p, err
 }

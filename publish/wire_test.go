@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"reflect"
 	"strings"
 	"testing"
 	"testing/quick"
@@ -21,7 +22,7 @@ func TestPublishReadsBack(t *testing.T) {
 		if m.QoS > 0 && id == 0 {
 			id = 1
 		}
-		b := appendPublish(nil, &m, id)
+		b := appendPublish(nil, &m, nil, id)
 		p, err := packets.ReadPacket(bytes.NewReader(b))
 		if err != nil {
 			t.Error(err)
@@ -101,8 +102,8 @@ func TestReadInbound(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := readInbound(bufio.NewReader(bytes.NewReader(b)))
-			if (err != nil) != test.error || err == nil && got != test.want {
+			got, err := readInbound(bufio.NewReader(bytes.NewReader(b)), nil)
+			if (err != nil) != test.error || err == nil && !reflect.DeepEqual(got, test.want) {
 				t.Errorf("got %+v, %v", got, err)
 			}
 			if errors.Is(err, io.EOF) {
@@ -119,7 +120,7 @@ func TestHostileLengthAllocatesNothing(t *testing.T) {
 	if n := testing.AllocsPerRun(10, func() {
 		src.Reset(raw)
 		r.Reset(src)
-		if _, err := readInbound(r); !errors.Is(err, io.ErrUnexpectedEOF) {
+		if _, err := readInbound(r, nil); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("got %v", err)
 		}
 	}); n > 0 {
@@ -128,17 +129,25 @@ func TestHostileLengthAllocatesNothing(t *testing.T) {
 }
 
 func FuzzReadInbound(f *testing.F) {
-	for _, seed := range []string{"\x20\x02\x00\x00", "\x40\x02\x00\x01", "\xd0\x00", "\x32\x06\x00\x01a\x00\x07x", "\x40\xff\xff\xff\x7f"} {
-		f.Add([]byte(seed))
+	for _, seed := range []string{"\x20\x02\x00\x00", "\x40\x02\x00\x01", "\xd0\x00", "\x32\x06\x00\x01a\x00\x07x", "\x40\xff\xff\xff\x7f", "\x90\x04\x00\x01\x01\x80", "\x3d\x07\x00\x01a\x00\x07xy"} {
+		f.Add([]byte(seed), true)
+		f.Add([]byte(seed), false)
 	}
-	f.Fuzz(func(t *testing.T, data []byte) {
+	f.Fuzz(func(t *testing.T, data []byte, listens bool) {
+		var body *[]byte
+		if listens {
+			body = new([]byte)
+		}
 		src := bytes.NewReader(data)
 		r := bufio.NewReaderSize(src, 16)
 		for {
 			before := src.Len() + r.Buffered()
-			p, err := readInbound(r)
+			p, err := readInbound(r, body)
 			if err != nil {
 				return
+			}
+			if body != nil && len(p.topic)+len(p.rest)+2 > p.size {
+				t.Fatalf("%+v holds more than came", p)
 			}
 			if used := before - src.Len() - r.Buffered(); used != p.size {
 				t.Fatalf("%+v used %d bytes", p, used)

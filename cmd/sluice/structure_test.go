@@ -42,7 +42,7 @@ var mayImport = map[string][]string{
 	"localbroker/topics":       {},
 	"localbroker/wire":         {"localbroker/topics"},
 	"localbroker/peertest":     {"localbroker", "mapping", "sources", "configs"},
-	"publish":                  {"mapping", "sources", "configs"},
+	"publish":                  {"mapping", "sources", "configs", "sparkplug"},
 	"publish/cutproxy":         {},
 	"publish/standin":          {"mapping", "localbroker/wire", "localbroker/topics"},
 	"sparkplug":                {"mapping", "sources", "configs"},

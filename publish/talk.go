@@ -1,0 +1,300 @@
+package publish
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"sluice/mapping"
+	"sluice/sources"
+	"sluice/sparkplug"
+)
+
+// Conversation is a Session that listens and has a say in what goes out when,
+// such as an edge node of Sparkplug; the contract is that of sparkplug.Node.
+type Conversation interface {
+	Session
+	DeviceSession
+	Listener
+	Guided
+	Numbered
+}
+
+// Listener is the part of a Conversation that hears the server.
+type Listener interface {
+	// Subscriptions begins a connection to server and returns the filters to
+	// subscribe to, at QoS 1, before anything is published.
+	Subscriptions(server string) []string
+	// Denied tells of a filter that the server refused. An error ends the
+	// connection.
+	Denied(filter string) error
+	// Receive takes a message of the server; payload is valid until it returns.
+	Receive(topic string, payload []byte, retained bool, now time.Time)
+}
+
+// Guided is the part of a Conversation that says what is to be done.
+type Guided interface {
+	// Demand returns what has to be done now and, if that is nothing, when to
+	// ask again; the zero time for never.
+	Demand(now time.Time) (d sparkplug.Demand, again time.Time)
+	// Drained tells that the log holds nothing more, and returns what has to be
+	// published then.
+	Drained(now time.Time) ([]mapping.Message, error)
+}
+
+// Numbered is the part of a Conversation that numbers messages. Tail appends
+// what the payload of m lacks, at most maxTail bytes, as m goes out. It is
+// called under the lock that orders the packets and calls nothing back.
+type Numbered interface {
+	Tail(dst []byte, m *mapping.Message) []byte
+}
+
+// maxTail is the most bytes that Tail adds.
+const maxTail = 8
+
+var _ Conversation = (*sparkplug.Node)(nil)
+
+// talk is a Conversation on one conn.
+//
+//	lanes ──Encode, Demand──▶ out buffer      under gate.RLock, a unit at a time
+//	births, news of devices ─▶ out buffer     under gate.Lock, so between units
+//
+// Whoever finds that births are due makes them: the lane that would send, or
+// the goroutine of watch.
+type talk struct {
+	up      *Upstream
+	conn    *conn
+	session Conversation
+	filters []string
+
+	look    chan struct{} // ask for the demand; capacity 1
+	started chan struct{} // closed when the first births are out
+	left    chan struct{} // closed when the session wants to leave
+
+	gate sync.RWMutex // guards what follows
+	born bool         // the first births are out
+	owed uint64       // see stream; read after started
+	gone bool         // left is closed
+
+	mu   sync.Mutex // guards idle
+	idle [laneCount]bool
+}
+
+// listen makes c listen and numbers what goes out. It comes before any
+// goroutine of c.
+func (u *Upstream) listen(c *conn) *talk {
+	if u.conversation == nil {
+		return nil
+	}
+	t := &talk{up: u, conn: c, session: u.conversation, look: make(chan struct{}, 1),
+		started: make(chan struct{}), left: make(chan struct{})}
+	u.sessionMu.Lock()
+	t.filters = t.session.Subscriptions(c.server.String())
+	u.online = true
+	u.sessionMu.Unlock()
+	c.hearing, c.numbered = newHearing(t.receive), t.session
+	c.subscribe(t.filters)
+	return t
+}
+
+// receive gives the session a message. It is called by the reader.
+func (t *talk) receive(topic string, payload []byte, retained bool) {
+	t.up.sessionMu.Lock()
+	t.session.Receive(topic, payload, retained, time.Now())
+	t.up.sessionMu.Unlock()
+	signal(t.look)
+}
+
+// join waits for the SUBACK and tells the session what was refused.
+func (t *talk) join(ctx context.Context) bool {
+	codes := t.conn.granted(ctx, len(t.filters), t.up.cfg.ConnectTimeout)
+	if codes == nil {
+		return false
+	}
+	for i, code := range codes {
+		if code <= 2 {
+			continue
+		}
+		t.up.sessionMu.Lock()
+		err := t.session.Denied(t.filters[i])
+		t.up.sessionMu.Unlock()
+		if err != nil {
+			t.conn.stop(failure(StageConnect, t.conn.server, err.Error(), err))
+			return false
+		}
+	}
+	return true
+}
+
+// watch does what the session demands until the connection is left or ends.
+func (t *talk) watch(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-t.look:
+		case <-t.up.news:
+		case <-timer.C:
+		case <-ctx.Done():
+			return
+		case <-t.conn.done:
+			return
+		}
+		again, ok := t.attend(ctx)
+		if !ok {
+			return
+		}
+		if !again.IsZero() {
+			timer.Reset(time.Until(again))
+		}
+	}
+}
+
+// attend does what the session demands, between the units of the lanes. It returns
+// when to ask again, and false when the connection is to be left or has ended.
+func (t *talk) attend(ctx context.Context) (again time.Time, ok bool) {
+	t.gate.Lock()
+	defer t.gate.Unlock()
+	for ctx.Err() == nil && !t.gone {
+		if news := t.news(); !t.send(ctx, news) {
+			return again, false
+		}
+		t.up.sessionMu.Lock()
+		demand, again := t.session.Demand(time.Now())
+		t.up.sessionMu.Unlock()
+		switch demand {
+		case sparkplug.Births:
+			if !t.births(ctx) {
+				return again, false
+			}
+		case sparkplug.Leave:
+			t.gone = true
+			close(t.left)
+		default:
+			return again, t.drained(ctx)
+		}
+	}
+	return again, false
+}
+
+// news gives the session the states of devices that came meanwhile and
+// returns what it has to say to them.
+func (t *talk) news() []mapping.Message {
+	t.up.sessionMu.Lock()
+	defer t.up.sessionMu.Unlock()
+	var all []mapping.Message
+	for _, d := range t.up.devices {
+		messages, err := t.session.SetDevice(d)
+		if err != nil {
+			t.up.unsendable(fmt.Errorf("status of device %s: %w", d.Device, err))
+		}
+		all = append(all, messages...)
+	}
+	t.up.devices = nil
+	return all
+}
+
+// births sends births; the first of a connection are preceded by a rewind of the
+// log, as what stood in it then is in them or follows them.
+func (t *talk) births(ctx context.Context) bool {
+	u := t.up
+	if !t.born {
+		if err := u.log.Rewind(u.liveFirst()); err != nil {
+			t.conn.stop(failure(StageLog, t.conn.server, "rewind the log: "+err.Error(), err))
+			return false
+		}
+		if u.pending != nil {
+			t.owed, _, _ = u.pending()
+		}
+	}
+	u.sessionMu.Lock()
+	messages, err := t.session.Connected(time.Now())
+	u.sessionMu.Unlock()
+	if err != nil {
+		t.conn.stop(failure(StageConnect, t.conn.server, "make the births: "+err.Error(), err))
+		return false
+	}
+	if !t.send(ctx, messages) {
+		return false
+	}
+	if !t.born {
+		t.born = true
+		close(t.started)
+	}
+	return true
+}
+
+// drained tells the session that nothing more is to be read, if so.
+func (t *talk) drained(ctx context.Context) bool {
+	t.mu.Lock()
+	all := t.born && t.idle[laneBacklog] && (t.idle[laneLive] || !t.up.liveFirst())
+	t.mu.Unlock()
+	if !all {
+		return true
+	}
+	t.up.sessionMu.Lock()
+	messages, err := t.session.Drained(time.Now())
+	t.up.sessionMu.Unlock()
+	if err != nil {
+		t.up.unsendable(err)
+	}
+	return t.send(ctx, messages)
+}
+
+// rests notes whether lane k waits for the log.
+func (t *talk) rests(k laneKind, idle bool) {
+	t.mu.Lock()
+	t.idle[k] = idle
+	t.mu.Unlock()
+	if idle {
+		signal(t.look)
+	}
+}
+
+// send publishes births and deaths. One that cannot be sent ends the connection:
+// without it hosts could not understand what follows.
+func (t *talk) send(ctx context.Context, messages []mapping.Message) bool {
+	for i := range messages {
+		m := &messages[i]
+		if err := checkMessage(m, t.up.maxMessage-maxTail); err != nil {
+			t.conn.stop(failure(StagePublish, t.conn.server, fmt.Sprintf("%s cannot be sent: %v", m.Topic, err), err))
+			return false
+		}
+		if !t.conn.send(ctx, laneStatus, m, span{}) {
+			return false
+		}
+	}
+	return true
+}
+
+// note keeps the state of a device for the next attend; only the last one of each
+// device counts. sessionMu is held.
+func (u *Upstream) note(d sources.DeviceState) {
+	for i := range u.devices {
+		if u.devices[i].Device == d.Device {
+			u.devices[i] = d
+			return
+		}
+	}
+	u.devices = append(u.devices, d)
+}
+
+// hangUp gives the session what came too late for the connection that ended.
+// sessionMu is held.
+func (u *Upstream) hangUp() {
+	u.online, u.status = false, nil
+	for _, d := range u.devices {
+		if _, err := u.conversation.SetDevice(d); err != nil {
+			u.logger.Error("state of a device was not taken", "device", d.Device, "error", err)
+		}
+	}
+	u.devices = nil
+}
+
+// Ask calls f while no method of the session runs. f must not wait.
+func (u *Upstream) Ask(f func()) {
+	u.sessionMu.Lock()
+	defer u.sessionMu.Unlock()
+	f()
+}
