@@ -29,7 +29,7 @@ var mayImport = map[string][]string{
 	"configs":                  {},
 	"mapping":                  {"sources", "sources/jsonpath", "sources/register", "configs"},
 	"mapping/command":          {"mapping", "sources", "sources/register", "configs"},
-	"sources/modbus/peertest":  {"sources", "sources/register", "sources/modbus", "sources/modbus/link"},
+	"sources/modbus/peertest":  {"configs", "mapping", "mapping/command", "sources", "sources/hostclock", "sources/register", "sources/modbus", "sources/modbus/link"},
 	"localbroker/spool":        {"mapping", "sources", "configs"},
 	"localbroker/certs":        {},
 	"localbroker/births":       {"localbroker/wire"},
