@@ -29,6 +29,9 @@ func (s *status) attention(wait time.Duration) []string {
 	if !s.Clock.Trusted && len(s.Upstreams) > 0 {
 		say("the clock cannot be trusted yet: each sample waits up to %v for it before it goes upstream; if the clock is right, set clock: { trust: always }", wait)
 	}
+	if s.Commands.AuditError != "" {
+		say("commands are refused, as they cannot be written down: %s", s.Commands.AuditError)
+	}
 	if reason, _ := spoolHealth(&s.Spool); reason != "" {
 		say("log: %s", reason)
 	}

@@ -33,6 +33,7 @@ const mostResults = 1024
 type commands struct {
 	service *command.Service
 	broker  *localbroker.Broker
+	audit   *command.Audit
 	plain   bool
 	topics  map[string]mapping.Target // of all points, by their topics
 	filters []string                  // of the command topics
@@ -57,7 +58,7 @@ func (g *gateway) newCommands(s *site, f *field, b *localbroker.Broker) *command
 			}
 		}
 	}
-	c := &commands{broker: b, plain: s.Commands.Plain, topics: make(map[string]mapping.Target), wake: make(chan struct{}, 1)}
+	c := &commands{broker: b, audit: g.audit, plain: s.Commands.Plain, topics: make(map[string]mapping.Target), wake: make(chan struct{}, 1)}
 	c.service = command.New(command.Options{Site: s.model, Writers: writers, Audit: g.audit, Clock: g.clock,
 		Log: g.log.With("stage", "commands")})
 	owners := make(map[string]int) // of topics
@@ -162,6 +163,34 @@ func (c *commands) publish() {
 			return
 		}
 	}
+}
+
+// commandStatus is what the status shows of commands.
+type commandStatus struct {
+	// Results counts commands by what became of them, since the start or the
+	// last reload.
+	Results map[command.Code]uint64 `json:"results"`
+	// Unanswered counts answers that the local broker did not take.
+	Unanswered uint64 `json:"unanswered"`
+	// AuditError says why the audit log cannot be written; commands are refused
+	// then.
+	AuditError string `json:"audit_error,omitempty"`
+}
+
+// commandStatus asks for the state of the commands of f.
+func (g *gateway) commandStatus(f *field) commandStatus {
+	s := commandStatus{Results: map[command.Code]uint64{}}
+	if f.commands == nil {
+		return s
+	}
+	s.Results = f.commands.service.Stats()
+	f.commands.mu.Lock()
+	s.Unanswered = f.commands.dropped
+	f.commands.mu.Unlock()
+	if err := f.commands.audit.Err(); err != nil {
+		s.AuditError = err.Error()
+	}
+	return s
 }
 
 // submit hands a command of an upstream or a Sparkplug host to the field that is

@@ -26,6 +26,9 @@ func (g *gateway) Metrics(m *dashboard.Metrics) {
 	for i := range s.MQTT {
 		mqttMetrics(m, &s.MQTT[i])
 	}
+	for code, count := range s.Commands.Results {
+		m.Counter("sluice_commands_total", "Commands to write, by what became of them.", float64(count), label("code", string(code)))
+	}
 	spoolMetrics(m, &s.Spool)
 	brokerMetrics(m, &s.Broker)
 	clientMetrics(m, g.clients())
@@ -59,6 +62,7 @@ func (s *busStatus) metrics(m *dashboard.Metrics) {
 		m.Flag("sluice_device_online", "Whether the device answers.", d.State == "online" || d.State == "trial", bus, device)
 		m.Counter("sluice_device_requests_total", "Requests to the device.", float64(d.Requests), bus, device)
 		m.Counter("sluice_device_failed_total", "Requests to the device without a usable reply.", float64(d.Failed), bus, device)
+		m.Counter("sluice_device_writes_total", "Values sent to the device, whatever became of them.", float64(d.Writes), bus, device)
 		m.Gauge("sluice_device_response_seconds", "Smoothed time of a request with its reply.", d.Response.Seconds(), bus, device)
 		m.Gauge("sluice_device_refused_points", "Points that the device refuses to read.", float64(len(d.Refused)), bus, device)
 		var polls, missed uint64

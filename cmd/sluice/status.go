@@ -34,6 +34,7 @@ type status struct {
 	Disabled  []disabledDevice  `json:"disabled"`
 	Buses     []busStatus       `json:"buses"`
 	MQTT      []mqtt.Stats      `json:"mqtt"` // buses of MQTT messages
+	Commands  commandStatus     `json:"commands"`
 	Spool     spool.Stats       `json:"spool"`
 	Broker    localbroker.Stats `json:"broker"`
 	Upstreams []upstreamStatus  `json:"upstreams"`
@@ -85,6 +86,7 @@ func (g *gateway) snapshot() *status {
 	for _, l := range p.field.listeners {
 		s.MQTT = append(s.MQTT, answer(s, "bus "+l.name, &l.inquiry, l.source.Stats))
 	}
+	s.Commands = g.commandStatus(p.field)
 	s.Spool = answer(s, "spool", &g.askLog, g.spool.Stats)
 	s.Broker = answer(s, "broker", &p.broker.inquiry, p.broker.Stats)
 	s.Broker.Traces = g.trace.Count()

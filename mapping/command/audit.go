@@ -83,6 +83,7 @@ type Audit struct {
 	used  map[string]bool
 	order []string // of used, the oldest first
 	read  bool     // used is complete
+	err   error    // of the last Append
 }
 
 // NewAudit returns the log in dir. It opens and makes nothing before the first
@@ -103,6 +104,7 @@ func (a *Audit) SetLimits(maxSize int64, keep int) {
 func (a *Audit) Append(e Entry) (n uint64, err error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
+	defer func() { a.err = err }()
 	if err := a.open(); err != nil {
 		return 0, fmt.Errorf("audit log: %w", err)
 	}
@@ -115,6 +117,13 @@ func (a *Audit) Append(e Entry) (n uint64, err error) {
 		return 0, fmt.Errorf("audit log: %w", err)
 	}
 	return a.n, nil
+}
+
+// Err returns why the last line could not be written; nil if it was.
+func (a *Audit) Err() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.err
 }
 
 // Used reports whether a command with this key was begun: within the newest
