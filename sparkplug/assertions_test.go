@@ -28,17 +28,26 @@ func TestNode(t *testing.T) {
 	}
 }
 
-// fullLife takes an edge node through everything it publishes, over the wrap of
-// seq, and returns what was on the wire.
-func fullLife(t *testing.T, aliases bool) *rig {
+// TestNodeSeqWraps: 300 messages and more are in order over the wrap of seq.
+func TestNodeSeqWraps(t *testing.T) {
+	for _, aliases := range []bool{false, true} {
+		if r := fullLife(t, func(c *Config) { c.Aliases = aliases }, 300); len(r.wire) < 600 {
+			t.Errorf("%d messages", len(r.wire))
+		}
+	}
+}
+
+// fullLife takes an edge node through everything it publishes, with a number of
+// scans, and returns what was on the wire.
+func fullLife(t *testing.T, change func(*Config), scans int) *rig {
 	t.Helper()
-	r := newRig(t, func(c *Config) { c.Aliases = aliases })
+	r := newRig(t, change)
 	r.scan(1)
 	delete(r.current, r.points[3]) // never read: null in the birth
 	r.now = r.now.Add(time.Second)
 	r.connect("a", "")
 	r.drain()
-	for i := range 300 {
+	for i := range scans {
 		r.now = r.now.Add(time.Second)
 		r.scan(i)
 		r.drain()
@@ -69,7 +78,7 @@ func breach(kind, id string, change func(m *mapping.Message, p *Payload)) func(t
 
 func breachOf(kind, id string, aliases bool, change func(m *mapping.Message, p *Payload)) func(t *testing.T) {
 	return func(t *testing.T) {
-		r := fullLife(t, aliases)
+		r := fullLife(t, func(c *Config) { c.Aliases = aliases }, 3)
 		h, done := newHost("plant", "gw1", aliases), false
 		for _, x := range r.trace {
 			if !done && (x.will && kind == "will" || !x.will && kindOf(x.m.Topic) == kind) {

@@ -14,6 +14,7 @@ import (
 type host struct {
 	group, node string
 	aliases     bool // the edge node uses them
+	types       bool // it repeats datatypes in data
 	breaches    []string
 
 	will    *Payload // of the connection
@@ -275,7 +276,7 @@ func (h *host) dataMessage(kind, device string, p *Payload) {
 			continue
 		}
 		h.check("payloads-name-birth-data-requirement", m.Timestamp != 0, "%s has no timestamp", s.name)
-		h.check("payloads-metric-datatype-not-req", !m.WithType, "%s repeats its datatype", s.name)
+		h.check("payloads-metric-datatype-not-req", m.WithType == h.types, "%s repeats its datatype", s.name)
 		h.check("operational-behavior-data-publish-"+map[string]string{"NDATA": "nbirth", "DDATA": "dbirth"}[kind]+"-order", m.Timestamp >= last, "%s is earlier than what stands before it", s.name)
 		h.check("history and live are never in one message", m.Historical == p.Metrics[0].Historical, "%s", s.name)
 		h.check("payloads-metric-datatype-value", m.Null || m.Wire == s.datatype.field(), "%s of type %v stands in field %d", s.name, s.datatype, m.Wire)

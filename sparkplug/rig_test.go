@@ -80,6 +80,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 		{Device: "pump", Name: "offset", Kind: sources.KindInt64},
 	}
 	r.host = newHost(r.cfg.Group, r.cfg.Node, r.cfg.Aliases)
+	r.host.types = r.cfg.DatatypeInData
 	r.start()
 	return r
 }

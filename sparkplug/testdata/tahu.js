@@ -1,0 +1,55 @@
+// Reads and writes payloads with sparkplug-payload, the codec of Eclipse Tahu.
+//   node tahu.js decode   lines of hex in, lines of text out
+//   node tahu.js encode   lines of JSON in, lines of hex out
+// A payload is one line: seq, timestamp, then each metric in brackets.
+const { decodePayload, encodePayload } = require('sparkplug-payload').get('spBv1.0');
+const Long = require('long');
+const lines = require('fs').readFileSync(0, 'utf8').split('\n').filter(Boolean);
+
+function text(type, v) {
+  if (v === null || v === undefined) return 'null';
+  switch (type) {
+    case 'Float': case 'Double': {
+      const b = Buffer.alloc(8);
+      b.writeDoubleBE(v);
+      return b.toString('hex');
+    }
+    case 'String': case 'Text': case 'UUID': return Buffer.from(v, 'utf8').toString('hex');
+    case 'UInt32': return String(Long.isLong(v) ? v.toUnsigned() : v >>> 0);
+  }
+  return String(v);
+}
+
+function show(p) {
+  const metrics = (p.metrics || []).map((m) => {
+    const props = Object.entries(m.properties || {}).map(([k, q]) => ` ${k}:${q.type}=${text(q.type, q.value)}`).join('');
+    return `[${m.name || ''} ${m.alias === undefined ? '-' : m.alias} ${m.timestamp} ${m.type || 'Unknown'} ` +
+      `${m.isHistorical ? 'h' : '-'}${m.isTransient ? 't' : '-'} ${text(m.type, m.value)}${props}]`;
+  });
+  return `${p.seq === undefined ? '-' : p.seq} ${p.timestamp} ${metrics.join(' ')}`;
+}
+
+function value(type, s) {
+  if (s === null) return null;
+  switch (type) {
+    case 'Int64': return Long.fromString(s);
+    case 'UInt32': case 'UInt64': case 'DateTime': return Long.fromString(s, true);
+    case 'Boolean': return s === 'true';
+    case 'String': case 'Text': case 'UUID': return s;
+  }
+  return Number(s);
+}
+
+function make(p) {
+  for (const m of p.metrics) {
+    m.value = value(m.type, m.value);
+    if (m.alias !== undefined) m.alias = Long.fromString(m.alias, true);
+    for (const q of Object.values(m.properties || {})) q.value = value(q.type, q.value);
+  }
+  return p;
+}
+
+for (const line of lines) {
+  if (process.argv[2] === 'decode') console.log(show(decodePayload(Buffer.from(line, 'hex'))));
+  else console.log(Buffer.from(encodePayload(make(JSON.parse(line)))).toString('hex'));
+}
