@@ -257,7 +257,8 @@ func injure(rng *rand.Rand, b []byte) (string, []byte) {
 func TestDamageIsNoReasonNotToStart(t *testing.T) {
 	sp, rng := newSpecimen(t), rand.New(rand.NewPCG(uint64(time.Now().UnixNano()), 5))
 	restored := map[string]int{}
-	for i := range count(100, 5_000) {
+	rounds := count(100, 5_000)
+	for i := range rounds {
 		dir, cfg := t.TempDir(), Config{Level: spool.Sync}
 		how, b := injure(rng, sp.after)
 		writeFile(t, filepath.Join(dir, fileName), b)
@@ -294,7 +295,7 @@ func TestDamageIsNoReasonNotToStart(t *testing.T) {
 		closeStore(t, s)
 	}
 	t.Log(restored)
-	if len(restored) < 5 {
+	if rounds >= 1_000 && len(restored) < 5 { // a hundred need not meet all
 		t.Error("not all cases were met")
 	}
 }
