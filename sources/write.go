@@ -30,7 +30,8 @@ type Writer interface {
 	//
 	// Errors: ErrNotWritable for a point that may not be written, ErrBusy when
 	// too many writes wait, *WriteError for everything that went wrong in the
-	// field, ErrReadback when the device kept another value, which is returned.
+	// field, ErrReadback when the device has acknowledged the value but shows
+	// another one, which is returned, or none that can be read.
 	Write(ctx context.Context, w Write) (back Value, err error)
 }
 
@@ -38,7 +39,7 @@ type Writer interface {
 var (
 	ErrNotWritable = errors.New("point is not writable")
 	ErrBusy        = errors.New("too many writes wait")
-	ErrReadback    = errors.New("the device holds another value after the write")
+	ErrReadback    = errors.New("the value could not be read back")
 )
 
 // WriteError is a write that the field did not confirm.

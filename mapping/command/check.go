@@ -93,8 +93,10 @@ func outcome(err error, ctx context.Context) (Code, string) {
 	switch {
 	case err == nil:
 		return OK, ""
-	case errors.Is(err, sources.ErrReadback):
+	case err == sources.ErrReadback:
 		return ReadbackDiffer, "the device shows another value than was written"
+	case errors.Is(err, sources.ErrReadback):
+		return ReadbackDiffer, err.Error()
 	case errors.Is(err, sources.ErrNotWritable):
 		return NotWritable, err.Error()
 	case errors.Is(err, sources.ErrBusy):

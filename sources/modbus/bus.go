@@ -29,6 +29,7 @@ type Bus struct {
 	healthy estimate // turn-around of all devices that answer
 	outage  outage
 	writing *write        // the one whose turn it is; nil: none
+	owed    bool          // a write has gone before polls that are due
 	hold    time.Time     // no request before
 	busy    time.Duration // time spent reading since started
 	load    loadMeter
@@ -150,6 +151,9 @@ func (b *Bus) work(ctx context.Context, now time.Time) time.Time {
 	j, wake := b.next(now)
 	switch {
 	case j == nil:
+		if b.owed {
+			_, b.owed = b.pollsDue(now)
+		}
 		if wake = b.wakeAt(now, wake); !writeAt.IsZero() && writeAt.Before(wake) {
 			return writeAt
 		}

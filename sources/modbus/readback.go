@@ -2,6 +2,7 @@ package modbus
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"time"
 
@@ -27,7 +28,7 @@ func (b *Bus) compare(w *write, v sources.Sample, f failure) {
 		b.endWrite(v.Value, nil)
 		return
 	}
-	if again := time.Now().Add(w.pause); f.kind != down && again.Before(w.until) {
+	if again := time.Now().Add(w.pause); again.Before(w.until) {
 		w.notBefore, w.pause = again, min(2*w.pause, mostReadBack)
 		return
 	}
@@ -35,9 +36,9 @@ func (b *Bus) compare(w *write, v sources.Sample, f failure) {
 	case w.lost != sources.ReasonNone:
 		b.failWrite(w.lost)
 	case f.kind != answered:
-		b.failWrite(f.reason)
+		b.endWrite(sources.Value{}, fmt.Errorf("%w: %v", sources.ErrReadback, f.reason))
 	case !good:
-		b.failWrite(v.Reason)
+		b.endWrite(sources.Value{}, fmt.Errorf("%w: %v", sources.ErrReadback, v.Reason))
 	default:
 		b.show(w, v)
 		b.endWrite(v.Value, sources.ErrReadback)

@@ -42,7 +42,6 @@ type job struct {
 	begin    time.Duration
 	deadline time.Duration
 	started  bool // has been polled
-	yielded  bool // a write went first since the poll is due
 
 	poll   poll
 	counts jobCounts
@@ -127,7 +126,7 @@ func later(a, b time.Time) time.Time {
 // the grid were passed over.
 func (j *job) ahead(begun time.Time, every time.Duration) (missed int) {
 	due := j.release
-	j.pending, j.yielded = false, false
+	j.pending = false
 	first := j.anchor
 	if due.After(first) || due.Equal(first) {
 		first = first.Add(due.Sub(first)/j.every*j.every + j.every)

@@ -25,8 +25,9 @@ var (
 const (
 	// mostWrites wait for the bus; more are refused.
 	mostWrites = 64
-	// writePatience is how long a write lets polls go first that have already
-	// waited for one. Only a bus that is overloaded makes it wait as long.
+	// writePatience is how long a write lets polls go first after one of its
+	// requests has gone before them. Only a bus that is always busy makes it
+	// wait as long.
 	writePatience = time.Second
 	// A value that is not there yet is read back again after firstReadBack, then
 	// after twice that, and so on up to mostReadBack.
@@ -77,8 +78,8 @@ const (
 	confirm
 )
 
-// Write does a write ahead of the polls that wait; see sources.Writer. A poll
-// that waits while one request of writes is made is served before the next.
+// Write does a write ahead of the polls that wait; see sources.Writer. After one
+// request of a write all polls that are due are served before the next.
 func (b *Bus) Write(ctx context.Context, w sources.Write) (sources.Value, error) {
 	j, at, ok := b.place(w.Point)
 	if !ok || j.points[at].Write == nil {
@@ -214,29 +215,33 @@ func (b *Bus) writeTurn(ctx context.Context, now time.Time) (did bool, wake time
 	if at := later(later(w.notBefore, d.notBefore), b.hold); at.After(now) {
 		return false, at
 	}
-	if now.Sub(w.since) < writePatience && b.pollHasWaited(now) {
-		return false, now // a poll is due and goes first
+	at, due := b.pollsDue(now)
+	if b.owed = b.owed && due; b.owed && now.Sub(w.since) < writePatience {
+		return false, at // the polls go first
 	}
 	b.writeStep(ctx, w)
-	end := time.Now()
-	w.since = end
-	for _, j := range b.jobs {
-		if !b.readyAt(j).After(end) {
-			j.yielded = true
-		}
-	}
+	w.since = time.Now()
+	_, b.owed = b.pollsDue(w.since)
 	return true, time.Time{}
 }
 
-// pollHasWaited reports whether a poll that is due has already waited for a
-// write.
-func (b *Bus) pollHasWaited(now time.Time) bool {
+// pollsDue reports whether a poll is due or has begun. at is when the first of
+// them can go on, now at the earliest.
+func (b *Bus) pollsDue(now time.Time) (at time.Time, due bool) {
 	for _, j := range b.jobs {
-		if j.yielded && j.dev.breaker.state != open && !b.readyAt(j).After(now) {
-			return true
+		if j.dev.breaker.state == open {
+			continue
 		}
+		ready := later(b.readyAt(j), now)
+		if ready.After(now) && j.poll.begun.IsZero() {
+			continue
+		}
+		if !due || ready.Before(at) {
+			at = ready
+		}
+		due = true
 	}
-	return false
+	return at, due
 }
 
 // writeStep does the next request of w.
@@ -298,8 +303,8 @@ func (b *Bus) send(ctx context.Context, w *write) {
 			b.endWrite(sources.Value{}, nil)
 		}
 		return
-	case silent, unreachable:
-		if pt.Write.ReadBack > 0 {
+	case silent, unreachable, down:
+		if pt.Write.ReadBack > 0 && ctx.Err() == nil {
 			w.until = later(w.until, d.notBefore.Add(firstReadBack))
 			w.lost = f.reason
 			return
@@ -310,9 +315,7 @@ func (b *Bus) send(ctx context.Context, w *write) {
 			return // it has begun to do it
 		}
 	default:
-		if f.kind != down {
-			b.alive(d)
-		}
+		b.alive(d)
 	}
 	reason := f.reason
 	if ctx.Err() != nil {

@@ -22,6 +22,8 @@ type writableLine struct {
 	fail    error         // of the next writes
 	late    int           // so many reads still show the old value
 	taken   bool          // a write that fails is taken all the same
+
+	unreadable bool // reads of one register are refused
 }
 
 func (l *writableLine) Do(ctx context.Context, unit uint8, request []byte, timeout time.Duration) ([]byte, error) {
@@ -46,6 +48,9 @@ func (l *writableLine) Read(ctx context.Context, unit uint8, t register.Table, a
 	data, err := l.fakeLine.Read(ctx, unit, t, addr, quantity, timeout)
 	if err != nil {
 		return nil, err
+	}
+	if l.unreadable && quantity == 1 {
+		return nil, &link.Exception{Function: 3, Code: 2}
 	}
 	if l.late > 0 && quantity == 1 {
 		l.late--
@@ -90,10 +95,10 @@ func writeBench(t *testing.T, units int, d time.Duration, prepare func(*writable
 	return line, count
 }
 
-// polls returns when the reads of whole blocks of a unit began.
-func (u *fakeUnit) polls() (all []time.Duration) {
+// polls returns when the reads of quantity registers of a unit began.
+func (u *fakeUnit) polls(quantity uint16) (all []time.Duration) {
 	for _, s := range u.seen {
-		if s.quantity == 10 {
+		if s.quantity == quantity {
 			all = append(all, s.at.Sub(u.seen[0].at))
 		}
 	}
@@ -104,12 +109,30 @@ func (u *fakeUnit) polls() (all []time.Duration) {
 // other, every poll begins at most one request later than without any, and no
 // value is sent twice.
 func TestWritesDelayNoPollByMoreThanOneRequest(t *testing.T) {
-	const count, units = 10000, 6
+	t.Run("one request a poll", func(t *testing.T) { delays(t, 10000, 10, nil) })
+	// Four requests a poll, pauses between them, and polls that wait for each other.
+	t.Run("four requests with pauses", func(t *testing.T) {
+		delays(t, 2000, 2, func(_ *writableLine, devices []Device) {
+			for i := range devices {
+				devices[i].Points = devices[i].Points[:4]
+				devices[i].Pause, devices[i].Quirks.OneByOne = 30*time.Millisecond, true
+				for k := range devices[i].Points[1:] {
+					devices[i].Points[k+1].Type = register.Uint32
+				}
+			}
+		})
+	})
+}
+
+// delays compares when the reads of polls, of quantity registers each, begin with
+// and without writes.
+func delays(t *testing.T, count int, quantity uint16, prepare func(*writableLine, []Device)) {
+	const units = 6
 	synctest.Test(t, func(t *testing.T) {
 		d := 20 * time.Minute
-		quiet, _ := writeBench(t, units, d, nil, nil)
+		quiet, _ := writeBench(t, units, d, prepare, nil)
 		written := 0
-		busy, _ := writeBench(t, units, d, nil, func(b *Bus) {
+		busy, _ := writeBench(t, units, d, prepare, func(b *Bus) {
 			time.Sleep(5 * time.Second) // after the first round, which comes in a bunch
 			for i := range count {
 				w := sources.Write{Point: uint32(1000 * (i % units)), Value: sources.Uint64(uint64(i))}
@@ -125,8 +148,8 @@ func TestWritesDelayNoPollByMoreThanOneRequest(t *testing.T) {
 		}
 		worst, total := time.Duration(0), 0
 		for id := range uint8(units) {
-			want, got := quiet.units[id+1].polls(), busy.units[id+1].polls()
-			if len(want)-len(got) > 1 { // the last may be under way at the end
+			want, got := quiet.units[id+1].polls(quantity), busy.units[id+1].polls(quantity)
+			if len(want)-len(got) > 9 { // the last may be under way at the end
 				t.Errorf("unit %d: %d polls, %d without writes", id+1, len(got), len(want))
 			}
 			for k := range min(len(got), len(want)) {
@@ -144,6 +167,32 @@ func TestWritesDelayNoPollByMoreThanOneRequest(t *testing.T) {
 	})
 }
 
+// TestWriteOnAnOverloadedBus: writes get through where a poll is always due.
+func TestWriteOnAnOverloadedBus(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		prepare := func(_ *writableLine, devices []Device) {
+			for i := range devices {
+				devices[i].Quirks.OneByOne = true
+			}
+		}
+		writeBench(t, 6, time.Minute, prepare, func(b *Bus) {
+			time.Sleep(20 * time.Second)
+			for i := range 10 {
+				begun := time.Now()
+				if _, err := b.Write(t.Context(), sources.Write{Point: 0, Value: sources.Uint64(uint64(i))}); err != nil {
+					t.Fatal(err)
+				}
+				if took := time.Since(begun); took > 2*writePatience+200*time.Millisecond {
+					t.Errorf("a write took %v", took)
+				}
+			}
+			if b.Stats().Devices[0].Groups[0].Missed == 0 {
+				t.Error("the bus is not overloaded: the test shows nothing")
+			}
+		})
+	})
+}
+
 // TestWriteOutcomes: what is told to the caller, and how often the value was
 // sent.
 func TestWriteOutcomes(t *testing.T) {
@@ -157,6 +206,7 @@ func TestWriteOutcomes(t *testing.T) {
 	}{
 		"done":           {nil, 0, nil, 7, 1},
 		"shown late":     {func(l *writableLine, _ []Device) { l.late = 3 }, 0, nil, 7, 1},
+		"unreadable":     {func(l *writableLine, _ []Device) { l.unreadable = true }, 0, sources.ErrReadback, 0, 1},
 		"never shown":    {func(l *writableLine, _ []Device) { l.late = 1000 }, 0, sources.ErrReadback, 0, 1},
 		"no read-back":   {func(l *writableLine, d []Device) { d[0].Points[0].Write.ReadBack = 0; l.late = 1000 }, 0, nil, 0, 1},
 		"read only":      {nil, 1, sources.ErrNotWritable, 0, 0},
