@@ -194,7 +194,7 @@ func showCommands(t *testing.T) {
 		"both":                 {"DCMD", "meter", set(func(m *Metric) { m.HasAlias, m.Alias = true, 99 }), sources.Float32(5)},
 		"an integer":           {"DCMD", "meter", set(func(m *Metric) { m.Datatype, m.Value = UInt32, sources.Uint64(6) }), sources.Float32(6)},
 		"with a datatype":      {"DCMD", "meter", set(func(m *Metric) { m.WithType = true; m.Timestamp = 12345 }), sources.Float32(5)},
-		"alias of a neighbour": {"DCMD", "meter", set(func(m *Metric) { m.Name, m.HasAlias, m.Alias = "", true, 3 }), sources.Value{}},
+		"alias of a neighbour": {"DCMD", "meter", set(func(m *Metric) { m.Name, m.HasAlias, m.Alias, m.Value = "", true, 3, sources.Float64(1) }), sources.Value{}},
 		"alias 0":              {"DCMD", "meter", set(func(m *Metric) { m.Name, m.HasAlias = "", true }), sources.Value{}},
 		"unknown":              {"DCMD", "meter", set(func(m *Metric) { m.Name = "nothing" }), sources.Value{}},
 		"unknown device":       {"DCMD", "x", power, sources.Value{}},
@@ -224,6 +224,9 @@ func showGoodbye(t *testing.T) {
 	last := r.wire[len(r.wire)-1]
 	if p := r.wireOf("NDEATH"); len(p) != 1 || kindOf(last.Topic) != "NDEATH" || metricOf(p[0], metricBdSeq).Value != sources.Int64(0) || last.Retain {
 		t.Errorf("got %s", r.kinds())
+	}
+	if again, err := r.node.Closing(r.now); len(again) > 0 || err != nil {
+		t.Errorf("two deaths: %v, %v", again, err)
 	}
 	r.fit()
 }
@@ -255,6 +258,11 @@ func showHostWait(t *testing.T) {
 	r.pump()
 	if r.kinds() != "" {
 		t.Fatalf("got %s before the host was online", r.kinds())
+	}
+	r.node.Receive("spBv1.0/STATE/scada", []byte(`{"online":true,"timestamp":7}`), false, r.now)
+	r.hostState(`{"online":false,"timestamp":8}`) // before anybody has asked what to do
+	if r.kinds() != "" {
+		t.Fatalf("got %s although the host has gone again", r.kinds())
 	}
 	r.hostState(`{"online":true,"timestamp":9,"more":{}}`)
 	if got, want := r.kinds(), "NBIRTH DBIRTH/meter DBIRTH/pump"; got != want {

@@ -102,6 +102,66 @@ func TestNodeChangedPoints(t *testing.T) {
 	r.fit()
 }
 
+// TestNodeSamplesOfARemovedDevice: also those without a value are owed.
+func TestNodeSamplesOfARemovedDevice(t *testing.T) {
+	r := newRig(t, nil)
+	r.record(&mapping.Point{Device: "boiler", Name: "temp", Kind: sources.KindFloat32}, sources.Value{}, sources.Bad)
+	r.connect("a", "")
+	r.drain()
+	if want := "NBIRTH DBIRTH/meter DBIRTH/pump DBIRTH/boiler DDATA/boiler DDEATH/boiler"; r.kinds() != want {
+		t.Errorf("got %s, want %s", r.kinds(), want)
+	}
+	r.fit()
+}
+
+// TestNodeBirthOfAnAbsentDevice: the value of before is not one of now.
+func TestNodeBirthOfAnAbsentDevice(t *testing.T) {
+	r := newRig(t, nil)
+	r.scan(1)
+	r.device("meter", false)
+	r.connect("a", "")
+	for i, want := range []int{1, 0} {
+		m := metricOf(r.wireOf("DBIRTH")[i], "")
+		quality := 0
+		for _, p := range m.Properties {
+			if p.Key == "Quality" && p.Value == sources.Int64(500) {
+				quality++
+			}
+		}
+		if quality != want {
+			t.Errorf("birth %d: %+v", i, m)
+		}
+	}
+	r.fit()
+}
+
+// TestNodeBirthBeforeTheLog: a value is current before its record is in the
+// log. When that comes it is the one of the birth, with its time.
+func TestNodeBirthBeforeTheLog(t *testing.T) {
+	r := newRig(t, nil)
+	rec := r.record(r.points[0], sources.Float32(1), sources.Good)
+	r.log, r.acked = nil, nil
+	r.connect("a", "")
+	r.log, r.acked = append(r.log, rec), append(r.acked, false)
+	r.drain()
+	m := r.wireOf("DDATA")[0].Metrics[0]
+	if !m.Historical || m.Timestamp != milliseconds(rec.Stamp) {
+		t.Errorf("got %+v", m)
+	}
+	r.fit()
+}
+
+// TestNodeWithoutAliases takes no command by alias, as nobody was told of any.
+func TestNodeWithoutAliases(t *testing.T) {
+	r := newRig(t, func(c *Config) { c.Aliases = false })
+	r.connect("a", "")
+	r.command("DCMD", "meter", Metric{Alias: 1, HasAlias: true, Datatype: Float, Value: sources.Float32(1)})
+	if len(r.writes) != 0 {
+		t.Errorf("got %+v", r.writes)
+	}
+	r.fit()
+}
+
 // TestNodeSplits: a message has at most MaxMetrics metrics and about MaxSize.
 func TestNodeSplits(t *testing.T) {
 	for name, test := range map[string]struct {
