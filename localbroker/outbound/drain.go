@@ -264,7 +264,14 @@ func (s *Session) sendRecord(r *mapping.Record, buf *[]byte) bool {
 		d.readTo = r.Seq
 		return true
 	}
-	if s.link == nil || s.window.open >= s.quota || !s.window.fits(r.Seq) {
+	if s.link == nil || s.window.open >= s.quota {
+		return false
+	}
+	if !s.window.fits(r.Seq) {
+		// What is before is marked already, or was read: an earlier message that
+		// the client has completed may be forgotten, and its identifier is free.
+		d.again = d.again || d.readTo < r.Seq-1
+		d.readTo = max(d.readTo, r.Seq-1)
 		return false
 	}
 	o, alias := s.publishOptions(m.Topic, how)

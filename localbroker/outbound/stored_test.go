@@ -422,6 +422,44 @@ func TestIdentifierOfACompletedMessageIsNotWaitedFor(t *testing.T) {
 	}
 }
 
+// TestIdentifierOfAMessageThatIsMarked: it was released before the broker died
+// and is completed in the next connection, in which the log has nothing before
+// the message that has its identifier.
+func TestIdentifierOfAMessageThatIsMarked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		log, k := &modelLog{}, &keeper{}
+		s := newStored(log, k, 10)
+		link := newTestLink(t, 5, 0)
+		s.Attach(link, LinkOptions{Version: 5})
+		publish(s, log, message("a", "first", 2))
+		synctest.Wait()
+		id := link.take(s)[0].id
+		acknowledge(t, s, wire.TypePubrec, id)
+		synctest.Wait()
+		for range ids - 1 {
+			log.append(EncodeQueued(message("a", "0", 0), nil, MomentOf(s.cfg.Shared.Clock)))
+		}
+		s.Look()
+		synctest.Wait()
+		s.Detach(link)
+		if n := log.marked(); n != ids {
+			t.Fatalf("marked up to %d", n)
+		}
+		log.append(EncodeQueued(message("a", "second", 2), nil, MomentOf(s.cfg.Shared.Clock)))
+		s = newStored(log, k, 10) // the broker has died
+		link = newTestLink(t, 5, 0)
+		s.Attach(link, LinkOptions{Version: 5})
+		synctest.Wait()
+		acknowledge(t, s, wire.TypePubcomp, id)
+		synctest.Wait()
+		got := link.take(s)
+		if last := got[len(got)-1]; last.payload != "second" || last.id != id {
+			t.Errorf("got %+v", got)
+		}
+		s.Detach(link)
+	})
+}
+
 func TestIdentifierInUseIsWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log, k := &modelLog{}, &keeper{}
