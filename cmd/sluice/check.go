@@ -76,6 +76,7 @@ func check(path string, strict, brief bool) (result, error) {
 type forecast struct {
 	Site      string             `json:"site"`
 	Points    []pointForecast    `json:"points"`
+	Writes    []writeForecast    `json:"writes"` // what may be written
 	Buses     []busForecast      `json:"buses"`
 	MQTT      []mqttForecast     `json:"mqtt"`
 	Upstreams []upstreamForecast `json:"upstreams"`
@@ -147,7 +148,7 @@ const (
 
 // forecast reckons what the site will do, without opening anything.
 func (s *site) forecast() *forecast {
-	f := &forecast{Site: s.model.Name, Broker: s.brokerForecast(), Points: []pointForecast{}, Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
+	f := &forecast{Site: s.model.Name, Broker: s.brokerForecast(), Points: []pointForecast{}, Writes: s.writes(), Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
 	var samples, polls, topicBytes float64
 	type poll struct {
 		device int

@@ -53,6 +53,7 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 	if !brief {
 		f.printPoints(b)
 	}
+	f.printWrites(b)
 	for i := range f.Buses {
 		f.Buses[i].print(b)
 	}

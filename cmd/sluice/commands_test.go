@@ -260,6 +260,46 @@ func TestUserWithoutTheRight(t *testing.T) {
 	}
 }
 
+// TestCommandsOverAReload: a point becomes writable without a restart, and an id
+// that was used stays used.
+func TestCommandsOverAReload(t *testing.T) {
+	plc := newPLC(t)
+	p := &process{path: commandSite(t, plc, ""), log: newEvents(), code: make(chan int, 1)}
+	p.run(t)
+	user, err := newPanel(t, p.brokerAddr(t, 1), "panel")
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := func(point, id, code string) {
+		t.Helper()
+		if a, _ := user.command(t, point, id, fmt.Sprintf(`{"id":%q,"value":3}`, id), false); a.Code != code {
+			t.Errorf("%s %s: %+v, want %s", point, id, a, code)
+		}
+	}
+	want("setpoint", "1", "ok")
+	want("reading", "2", "not-writable")
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path, strings.Replace(string(text), "{ at: holding 22, as: uint16 }", "{ at: holding 22, as: uint16, write: { min: 0, max: 9 } }", 1))
+	hangUp(t)
+	p.log.awaitText(t, "site file reloaded")
+	want("reading", "2", "ok")
+	want("setpoint", "1", "duplicate")
+	var s struct {
+		Commands struct{ Results map[string]int }
+	}
+	if p.get(t, "/api/v1/status", &s); s.Commands.Results["ok"] != 1 || s.Commands.Results["duplicate"] != 1 {
+		t.Errorf("status: %+v", s)
+	}
+	out, errs, code := sluice(t.Context(), "check", p.path)
+	if code != exitOK || !strings.Contains(out, "3 points may be written by commands") ||
+		!strings.Contains(out, "0..3000") {
+		t.Errorf("check: %d\n%s%s", code, out, errs)
+	}
+}
+
 // TestCommandsAreDoneAtMostOnce: the gateway is killed in the middle of commands,
 // and the client gives each of them again until it has an answer. No value is
 // written twice, and what was answered with ok was written.

@@ -136,6 +136,24 @@ func TestCrash(t *testing.T) {
 	}
 }
 
+// FuzzParseLine: whatever a line holds, it is an entry with the right hash or an
+// error.
+func FuzzParseLine(f *testing.F) {
+	e := Entry{N: 1, At: time.Unix(0, 0).UTC(), Event: EventWrite, ID: "a<b", Value: []byte("1")}
+	line, _, err := e.line()
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(line[:len(line)-1])
+	f.Add([]byte(hashField))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		e, hash, err := parseLine(data)
+		if err == nil && len(hash) != 64 || err != nil && (e.N != 0 || hash != "") {
+			t.Errorf("%+v %q %v", e, hash, err)
+		}
+	})
+}
+
 // TestUsedIsBounded: the oldest ids are forgotten, the newest never.
 func TestUsedIsBounded(t *testing.T) {
 	a := NewAudit(t.TempDir(), 1<<20, 1)
