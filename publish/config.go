@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/sparkplug"
 )
 
 // Config is one entry of `upstreams:` in the site file. SetDefaults fills in
@@ -48,7 +49,9 @@ type Config struct {
 	Clean bool `yaml:"clean"`
 
 	QoS     int    `yaml:"qos"`     // of data, 0 to 2
-	Payload string `yaml:"payload"` // value, json or json-device
+	Payload string `yaml:"payload"` // value, json, json-device or sparkplug
+	// Sparkplug says more about the payload sparkplug; nil means its defaults.
+	Sparkplug *sparkplug.Config `yaml:"sparkplug"`
 	// Topic is a template; empty means {site}/{device}/{point}, and
 	// {site}/{device} for json-device.
 	Topic string `yaml:"topic"`
@@ -68,7 +71,7 @@ type Config struct {
 	// is counted and left out, as a broker would end the connection over it.
 	MaxMessage configs.Size `yaml:"max_message"`
 	// Order is live-first or in-order; empty means live-first where the
-	// payload carries a time, and in-order for the payload value.
+	// payload carries a time, and in-order for the payloads value and sparkplug.
 	Order string `yaml:"order"`
 	// Drain limits the backlog: 1500/s (messages), 20000 records/s, unlimited.
 	Drain string `yaml:"drain"`
@@ -158,6 +161,7 @@ const (
 	payloadValue      = "value"
 	payloadJSON       = "json"
 	payloadJSONDevice = "json-device"
+	payloadSparkplug  = "sparkplug"
 	retainPoints      = "points"
 	retainAlways      = "always"
 	retainNever       = "never"
@@ -170,11 +174,15 @@ const (
 func (c Config) Effective() Config {
 	if c.Order == "" {
 		c.Order = orderLiveFirst
-		if c.Payload == payloadValue {
+		if c.Payload == payloadValue || c.Payload == payloadSparkplug {
 			c.Order = orderInOrder
 		}
 	}
-	if c.Topic == "" {
+	if c.Payload == payloadSparkplug && c.Sparkplug == nil {
+		c.Sparkplug = new(sparkplug.Config)
+		c.Sparkplug.SetDefaults()
+	}
+	if c.Topic == "" && c.Payload != payloadSparkplug {
 		c.Topic = "{site}/{device}/{point}"
 		if c.Payload == payloadJSONDevice {
 			c.Topic = "{site}/{device}"
@@ -185,3 +193,6 @@ func (c Config) Effective() Config {
 	}
 	return c
 }
+
+// IsSparkplug reports whether the upstream is an edge node of Sparkplug.
+func (c *Config) IsSparkplug() bool { return c.Payload == payloadSparkplug }

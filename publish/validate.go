@@ -174,7 +174,8 @@ func (c *Config) validateData(p *problems) {
 		p.add("clean", "qos 2 needs a clean session: after a break everything unacknowledged is sent as new messages, "+
 			"which a stored session could take for the old ones", "set clean: true, or qos: 1") // [MQTT-4.3.3]
 	}
-	p.oneOf("payload", c.Payload, payloadValue, payloadJSON, payloadJSONDevice)
+	p.oneOf("payload", c.Payload, payloadValue, payloadJSON, payloadJSONDevice, payloadSparkplug)
+	c.validateSparkplug(p)
 	p.oneOf("retain", c.Retain, retainPoints, retainAlways, retainNever)
 	p.oneOf("order", c.Order, "", orderLiveFirst, orderInOrder)
 	if c.Payload == payloadValue && c.Order == orderLiveFirst {
@@ -198,6 +199,26 @@ func (c *Config) validateData(p *problems) {
 		if t, err := mapping.ParseTopic(c.Topic); err == nil && c.Payload == payloadJSONDevice && t.Uses("point") {
 			p.add("topic", "a message of json-device carries many points", "remove {point} from the topic")
 		}
+	}
+}
+
+// validateSparkplug checks what an edge node of Sparkplug leaves no choice of. Its
+// section checks itself.
+func (c *Config) validateSparkplug(p *problems) {
+	if c.Payload != payloadSparkplug {
+		if c.Sparkplug != nil {
+			p.add("sparkplug", fmt.Sprintf("there is a section sparkplug, and the payload is %s", c.Payload), "write payload: sparkplug, or remove the section")
+		}
+		return
+	}
+	if c.Topic != "" {
+		p.add("topic", "the topics of Sparkplug are fixed", "remove topic; sparkplug.group and sparkplug.node name the edge node")
+	}
+	if !c.Clean {
+		p.add("clean", "Sparkplug wants a clean session", "remove clean: false") // [principles-persistence-clean-session-311]
+	}
+	if c.MaxMessage < 4<<10 {
+		p.add("max_message", fmt.Sprintf("max_message is %v, and births cannot be split", c.MaxMessage), "use 4KiB or more")
 	}
 }
 

@@ -21,6 +21,13 @@ type Config struct {
 	// before anything is published; empty for none. Without one, data that is
 	// published while no host listens is lost for every host.
 	PrimaryHost string `yaml:"primary_host"`
+	// HostGrace is how long after a message its samples count as delivered, if the
+	// primary host is still online then: a server tells of a host that is gone
+	// only after 1.5 times the host's keepalive. Without a primary host it has
+	// no meaning. 0s to 1h.
+	HostGrace time.Duration `yaml:"host_grace"`
+	// Writes lets hosts write to points that have "write" in the points list.
+	Writes bool `yaml:"writes"`
 	// LegacyState takes the state of the primary host from STATE/<host> with
 	// ONLINE or OFFLINE, as Sparkplug 2.2 has it, instead of the topic of 3.0.
 	LegacyState bool `yaml:"legacy_state"`
@@ -56,6 +63,7 @@ func (c *Config) SetDefaults() {
 	c.MaxMetrics = 500
 	c.MaxSize = 64 << 10
 	c.RebirthPause = 5 * time.Second
+	c.HostGrace = 90 * time.Second
 }
 
 // Validate returns every problem that shows without connecting.
@@ -82,6 +90,7 @@ func (c *Config) Validate() []configs.FieldError {
 	}{
 		{"max_metrics", int64(c.MaxMetrics), 1, 10_000, "1 to 10000"},
 		{"max_size", int64(c.MaxSize), 1 << 10, 16 << 20, "1KiB to 16MiB"},
+		{"host_grace", int64(c.HostGrace), 0, int64(time.Hour), "0s to 1h"},
 		{"rebirth_pause", int64(c.RebirthPause), 0, int64(5 * time.Minute), "0s to 5m"},
 	} {
 		if r.value < r.low || r.value > r.high {

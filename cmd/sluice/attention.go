@@ -44,6 +44,9 @@ func (s *status) attention(wait time.Duration) []string {
 		if u.Hint != "" {
 			say("upstream %s: %s", u.Name, u.Hint)
 		}
+		if n := u.Sparkplug; n != nil && n.Hint != "" && u.State == publish.StateConnected {
+			say("upstream %s: %s", u.Name, n.Hint)
+		}
 		if u.Unsent > 0 {
 			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
 		}

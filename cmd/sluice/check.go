@@ -141,9 +141,10 @@ type bufferForecast struct {
 
 // Bytes that are reckoned with before anything is measured.
 const (
-	spoolBytesPerSample   = 12 // of numbers, packed
-	messageBytesPerSample = 75 // JSON with value, unit, time and quality
-	packetBytes           = 10 // around topic and payload of a PUBLISH, with its PUBACK
+	spoolBytesPerSample     = 12 // of numbers, packed
+	messageBytesPerSample   = 75 // JSON with value, unit, time and quality
+	sparkplugBytesPerSample = 18 // with an alias
+	packetBytes             = 10 // around topic and payload of a PUBLISH, with its PUBACK
 )
 
 // forecast reckons what the site will do, without opening anything.
@@ -185,6 +186,10 @@ func (s *site) forecast() *forecast {
 		bytes := samples*(messageBytesPerSample+packetBytes) + topicBytes
 		if cfg.Payload == "json-device" {
 			u.Messages, bytes = polls, samples*25+polls*(packetBytes+60)
+		}
+		if cfg.IsSparkplug() {
+			group, node := s.edgeNode(&cfg)
+			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytesPerSample+polls*(packetBytes+40)
 		}
 		u.PerDay = bytes * 86400
 		f.Upstreams = append(f.Upstreams, u)

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"path/filepath"
+	"reflect"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ import (
 	"sluice/publish"
 	"sluice/sources"
 	"sluice/sources/hostclock"
+	"sluice/sparkplug"
 )
 
 // gateway is everything that runs. The clock and the spool live as long as the
@@ -63,6 +65,8 @@ type upstream struct {
 	*stage
 	*publish.Upstream
 	cfg     publish.Config
+	node    *sparkplug.Node  // nil but for an edge node of Sparkplug
+	points  []*mapping.Point // of the edge node
 	inquiry inquiry
 }
 
@@ -137,7 +141,7 @@ func (g *gateway) webSocket(w http.ResponseWriter, r *http.Request) {
 func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) {
+			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || reflect.DeepEqual(u.points, s.passing(&cfg))) {
 				return u, nil
 			}
 		}
@@ -146,20 +150,29 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: cursor: %w", cfg.Name, err)
 	}
-	session, err := publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway,
-		Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) }})
-	if err != nil {
-		return nil, err
+	u := &upstream{cfg: cfg}
+	var session publish.Session
+	var hold time.Duration
+	if cfg.IsSparkplug() {
+		u.points = s.passing(&cfg)
+		u.node, err = g.newNode(&cfg, s, u.points)
+		session, hold = u.node, hostGrace(&cfg)
+	} else {
+		session, err = publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway,
+			Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) }})
 	}
-	u, err := publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Build: g.build.Built,
-		Logger: g.log, Pending: func() (records, bytes uint64, oldest time.Time) {
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
+	}
+	u.Upstream, err = publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Build: g.build.Built,
+		Logger: g.log, Hold: hold, Pending: func() (records, bytes uint64, oldest time.Time) {
 			p := cursor.Pending()
 			return p.Records, p.Bytes, p.Oldest
 		}})
 	if err != nil {
 		return nil, err
 	}
-	return &upstream{Upstream: u, cfg: cfg}, nil
+	return u, nil
 }
 
 // connected reports whether the upstream's server is there.

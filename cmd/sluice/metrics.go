@@ -106,6 +106,13 @@ func (s *upstreamStatus) metrics(m *dashboard.Metrics) {
 	m.Gauge("sluice_upstream_backlog_records", "Records that wait.", float64(s.Backlog.Records), upstream)
 	m.Gauge("sluice_upstream_backlog_bytes", "About how many bytes wait.", float64(s.Backlog.Bytes), upstream)
 	m.Gauge("sluice_upstream_drain_seconds", "How long the backlog takes at the present rate.", s.Backlog.ETA.Seconds(), upstream)
+	if n := s.Sparkplug; n != nil {
+		m.Counter("sluice_sparkplug_births_total", "NBIRTHs made.", float64(n.Births), upstream)
+		m.Counter("sluice_sparkplug_rebirths_total", "Births that hosts asked for.", float64(n.Rebirths), upstream)
+		m.Counter("sluice_sparkplug_commands_total", "Metrics in commands of hosts.", float64(n.Commands), upstream)
+		m.Counter("sluice_sparkplug_commands_refused_total", "Of these, refused by the edge node.", float64(n.Refused), upstream)
+		m.Gauge("sluice_sparkplug_birth_bytes", "Size of the largest birth.", float64(n.BirthBytes), upstream)
+	}
 	if !s.Backlog.Oldest.IsZero() {
 		m.Gauge("sluice_upstream_oldest_time_seconds", "When the oldest record that waits was taken, since 1970.", float64(s.Backlog.Oldest.Unix()), upstream)
 	}

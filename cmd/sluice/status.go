@@ -11,6 +11,7 @@ import (
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
 	"sluice/sources/mqtt"
+	"sluice/sparkplug"
 )
 
 // How long a request of the endpoint waits for a stage, and after which time
@@ -63,7 +64,8 @@ type busStatus struct {
 
 type upstreamStatus struct {
 	publish.Stats
-	Lost uint64 `json:"lost"` // records dropped and not yet told to the upstream
+	Lost      uint64           `json:"lost"`                // records dropped and not yet told to the upstream
+	Sparkplug *sparkplug.Stats `json:"sparkplug,omitempty"` // of an edge node
 }
 
 // snapshot asks every stage for its state.
@@ -91,8 +93,9 @@ func (g *gateway) snapshot() *status {
 	s.Broker = answer(s, "broker", &p.broker.inquiry, p.broker.Stats)
 	s.Broker.Traces = g.trace.Count()
 	for _, u := range p.upstreams {
-		stats := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.Stats)
-		s.Upstreams = append(s.Upstreams, upstreamStatus{stats, s.Spool.Cursors[u.cfg.Name].Lost})
+		one := answer(s, "upstream "+u.cfg.Name, &u.inquiry, u.status)
+		one.Lost = s.Spool.Cursors[u.cfg.Name].Lost
+		s.Upstreams = append(s.Upstreams, one)
 	}
 	s.Former = g.former.list(s.Spool.Cursors, p.site)
 	s.Attention = s.attention(p.site.Buffer.ClockWait)

@@ -15,7 +15,7 @@ import (
 // message for each point that have none of their own.
 func (s *site) defaultTopics() {
 	for i := range s.Upstreams {
-		if u := &s.Upstreams[i]; u.Topic == "" && u.Payload != mapping.PayloadJSONDevice.String() {
+		if u := &s.Upstreams[i]; u.Topic == "" && !u.IsSparkplug() && u.Payload != mapping.PayloadJSONDevice.String() {
 			u.Topic = s.Mapping.Defaults.Topic
 		}
 	}
@@ -38,6 +38,10 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 	for i := range s.Upstreams {
 		cfg := s.Upstreams[i].Effective()
 		at := configs.Index("upstreams", i)
+		if cfg.IsSparkplug() {
+			problems = append(problems, s.sparkplugProblems(doc, i)...)
+			continue
+		}
 		judge(configs.Join(at, "topic"), cfg.Topic, cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
 		if most := s.Broker.Limits.PacketSize; s.Broker.Enabled && len(s.Broker.LAN) > 0 && !cfg.Filter.NoMessages && most > cfg.MaxMessage {
 			problems = append(problems, doc.Problem(doc.Position(configs.Join(at, "max_message")), configs.Problem{Code: configs.CodeSetting, Warning: true,

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"sluice/configs"
+	"sluice/mapping"
+	"sluice/mapping/command"
+	"sluice/publish"
+	"sluice/sparkplug"
+)
+
+// edgeNode returns the group and the edge node of an upstream.
+func (s *site) edgeNode(cfg *publish.Config) (group, node string) {
+	group, node = s.model.Name, s.model.Gateway
+	if own := cfg.Effective().Sparkplug; own != nil {
+		if own.Group != "" {
+			group = own.Group
+		}
+		if own.Node != "" {
+			node = own.Node
+		}
+	}
+	return group, node
+}
+
+// passing returns the points of an upstream.
+func (s *site) passing(cfg *publish.Config) []*mapping.Point {
+	var points []*mapping.Point
+	for _, p := range s.points() {
+		if cfg.Filter.Passes(p) {
+			points = append(points, p)
+		}
+	}
+	return points
+}
+
+// nodeConfig is the section sparkplug of an upstream with the names filled in.
+func (s *site) nodeConfig(cfg *publish.Config) sparkplug.Config {
+	node := *cfg.Effective().Sparkplug
+	node.Group, node.Node = s.edgeNode(cfg)
+	return node
+}
+
+// sparkplugProblems finds names that Sparkplug cannot carry, and two upstreams
+// that are one edge node.
+func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Problem {
+	cfg := &s.Upstreams[index]
+	at := doc.Position(configs.Join(configs.Index("upstreams", index), "payload"))
+	own := s.nodeConfig(cfg)
+	if own.Reboot {
+		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: "hosts cannot restart the program yet", Fix: "remove sparkplug.reboot"})}
+	}
+	_, err := sparkplug.New(own, sparkplug.Options{Points: s.passing(cfg), Now: time.Now, Sequence: noSequence{},
+		End: func() uint64 { return 0 }, Current: func() []mapping.Record { return nil }})
+	if err != nil {
+		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: err.Error(),
+			Fix: "name it otherwise, or set sparkplug: { group: ..., node: ... }"})}
+	}
+	group, node := s.edgeNode(cfg)
+	for i := range index {
+		if g, n := s.edgeNode(&s.Upstreams[i]); s.Upstreams[i].IsSparkplug() && g == group && n == node {
+			return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
+				Message: fmt.Sprintf("the upstreams %s and %s are both the edge node %s/%s", s.Upstreams[i].Name, cfg.Name, g, n),
+				Fix:     "give them their own sparkplug.node, unless no host sees both"})}
+		}
+	}
+	return nil
+}
+
+// noSequence is for an edge node that never connects.
+type noSequence struct{}
+
+func (noSequence) Load() (uint8, bool, error) { return 0, false, nil }
+func (noSequence) Store(uint8) error          { return nil }
+
+// hostGrace returns how long samples wait for the news that the primary host is
+// gone; 0 without one.
+func hostGrace(cfg *publish.Config) time.Duration {
+	if own := cfg.Effective().Sparkplug; own.PrimaryHost != "" {
+		return own.HostGrace
+	}
+	return 0
+}
+
+// newNode makes the edge node of an upstream.
+func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point) (*sparkplug.Node, error) {
+	own := s.nodeConfig(cfg)
+	o := sparkplug.Options{Points: points, Passes: cfg.Filter.Passes, End: g.spool.NextSeq,
+		Current:  func() []mapping.Record { return g.current(s.Buffer.ClockWait) },
+		Now:      func() time.Time { return g.clock.Now().Time() },
+		Sequence: bdSeqFile(filepath.Join(s.Buffer.Dir, "bdseq-"+cfg.Name+".json")),
+		Servers:  len(cfg.Addresses()), Log: g.log.With("stage", "sparkplug", "upstream", cfg.Name)}
+	if own.Writes {
+		o.Write = func(w sparkplug.Write) { g.hostWrites(cfg.Name, w) }
+	}
+	return sparkplug.New(own, o)
+}
+
+// hostWrites passes a command of a Sparkplug host on. Its result is the value that
+// is read back, as data; what is refused is logged and in the audit log.
+func (g *gateway) hostWrites(upstream string, w sparkplug.Write) {
+	r := command.Request{Origin: command.Origin{Kind: command.Sparkplug, Name: upstream, Client: w.Topic},
+		Device: w.Point.Device, Point: w.Point.Name, Value: w.Value, Sent: w.Sent, Retained: w.Retained}
+	if !w.Sent.IsZero() { // the same once more is the same command, delivered twice
+		r.ID = string(w.Value.AppendJSON(strconv.AppendInt([]byte(w.Point.Device+"/"+w.Point.Name+" "), w.Sent.UnixMilli(), 10)))
+		r.ID = r.ID[max(0, len(r.ID)-100):]
+	}
+	g.submit(r, func(result *command.Result) {
+		if result.Code != command.OK {
+			g.log.Warn("a command of a Sparkplug host was not carried out", "upstream", upstream, "device", r.Device,
+				"point", r.Point, "code", string(result.Code), "reason", result.Message)
+		}
+	})
+}
+
+// status asks an upstream for its state.
+func (u *upstream) status() upstreamStatus {
+	s := upstreamStatus{Stats: u.Stats()}
+	if u.node != nil {
+		s.Sparkplug = new(sparkplug.Stats)
+		u.Ask(func() { *s.Sparkplug = u.node.Stats() })
+	}
+	return s
+}
+
+// bdSeqFile keeps the bdSeq of an edge node, in the data folder.
+type bdSeqFile string
+
+type bdSeq struct {
+	BdSeq *uint8 `json:"bd_seq"`
+}
+
+// Load returns the last bdSeq. A damaged file counts as none. One that cannot be
+// read is an error: the connection is tried again, and shows it.
+func (f bdSeqFile) Load() (n uint8, ok bool, err error) {
+	data, err := os.ReadFile(string(f))
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, false, nil
+	}
+	if err != nil {
+		return 0, false, err
+	}
+	var stored bdSeq
+	if json.Unmarshal(data, &stored) != nil || stored.BdSeq == nil {
+		return 0, false, nil // damaged: hosts take any number that differs
+	}
+	return *stored.BdSeq, true, nil
+}
+
+// Store writes n durably.
+func (f bdSeqFile) Store(n uint8) error {
+	data, err := json.Marshal(bdSeq{&n})
+	if err != nil {
+		return err
+	}
+	return writeDurably(string(f), append(data, '\n'))
+}
+
+var _ sparkplug.Sequence = bdSeqFile("")

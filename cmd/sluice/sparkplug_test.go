@@ -1,0 +1,176 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	paho "github.com/eclipse/paho.mqtt.golang"
+
+	"sluice/sources"
+	"sluice/sources/register"
+	"sluice/sparkplug"
+)
+
+// scada is a Sparkplug host: it notes what edge nodes say.
+type scada struct {
+	paho.Client
+	*events // a line a message: kind, seq, bdSeq
+	mu      sync.Mutex
+	next    uint8
+}
+
+func newScada(t *testing.T, addr string) *scada {
+	t.Helper()
+	s := &scada{events: newEvents()}
+	s.Client = paho.NewClient(paho.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("scada").SetAutoReconnect(false))
+	if token := s.Connect(); !token.WaitTimeout(waitTime) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	t.Cleanup(func() { s.Disconnect(0) })
+	token := s.Subscribe("spBv1.0/plant/#", 1, func(_ paho.Client, m paho.Message) { s.take(t, m) })
+	if !token.WaitTimeout(waitTime) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+	return s
+}
+
+func (s *scada) take(t *testing.T, m paho.Message) {
+	kind := strings.Split(m.Topic(), "/")[2]
+	p, err := sparkplug.Decode(m.Payload())
+	if err != nil {
+		t.Errorf("%s: %v", m.Topic(), err)
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if kind == "NCMD" || kind == "DCMD" {
+		return // its own
+	}
+	line := kind
+	if kind == "NBIRTH" || kind == "NDEATH" {
+		i := slices.IndexFunc(p.Metrics, func(x sparkplug.Metric) bool { return x.Name == "bdSeq" })
+		v, err := p.Metrics[i].Typed(sparkplug.Int64)
+		if err != nil {
+			t.Error(err)
+		}
+		line = fmt.Sprintf("%s %d", kind, v.AsInt64())
+	}
+	if kind != "NDEATH" {
+		if kind == "NBIRTH" {
+			s.next = 0
+		}
+		if !p.HasSeq || p.Seq != s.next {
+			t.Errorf("%s has seq %d, %d is due", kind, p.Seq, s.next)
+		}
+		s.next = p.Seq + 1
+	}
+	fmt.Fprintln(s.events, line)
+}
+
+func (s *scada) say(t *testing.T, topic string, retain bool, payload []byte) {
+	t.Helper()
+	if token := s.Publish(topic, 1, retain, payload); !token.WaitTimeout(waitTime) || token.Error() != nil {
+		t.Fatal(token.Error())
+	}
+}
+
+// ask publishes a command with one metric.
+func (s *scada) ask(t *testing.T, topic string, m sparkplug.Metric) {
+	t.Helper()
+	now := uint64(time.Now().UnixMilli())
+	m.Timestamp, m.WithType = now, true
+	s.say(t, topic, false, sparkplug.AppendPayload(nil, &sparkplug.Payload{Timestamp: now, Metrics: []sparkplug.Metric{m}}))
+}
+
+// TestEdgeNode: a gateway as an edge node waits for its primary host, is born, is
+// born again when asked, carries out a command, and dies in good order; the
+// number of its births goes on after a restart.
+func TestEdgeNode(t *testing.T) {
+	broker, _ := upstreamBroker(t)
+	host, port, err := net.SplitHostPort(broker)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plc := newPLC(t)
+	site := commandSite(t, plc, fmt.Sprintf(`upstreams:
+  - name: scada
+    host: %s
+    port: %s
+    payload: sparkplug
+    sparkplug: { node: gw-1, primary_host: scada, writes: true }
+    backoff: { min: 100ms, max: 200ms }
+`, host, port))
+	p := &process{path: site, log: newEvents(), code: make(chan int, 1)}
+	p.run(t)
+	s := newScada(t, broker)
+	p.awaitStatus(t, "no STATE seen", func(st *status) bool {
+		return len(st.Upstreams) == 1 && st.Upstreams[0].Sparkplug != nil && strings.Contains(strings.Join(st.Attention, "\n"), "spBv1.0/STATE/scada")
+	})
+	if text := s.String(); text != "" {
+		t.Errorf("published without the primary host: %s", text)
+	}
+	s.say(t, "spBv1.0/STATE/scada", true, fmt.Appendf(nil, `{"online":true,"timestamp":%d}`, time.Now().UnixMilli()))
+	s.awaitText(t, "NBIRTH 0\nDBIRTH\nDDATA\n")
+	s.ask(t, "spBv1.0/plant/NCMD/gw-1", sparkplug.Metric{Name: "Node Control/Rebirth", Datatype: sparkplug.Boolean, Value: sources.Bool(true)})
+	s.await(t, "a second birth", func(text string) bool { return strings.Count(text, "NBIRTH 0\nDBIRTH\nDDATA") == 2 })
+	s.ask(t, "spBv1.0/plant/DCMD/gw-1/plc", sparkplug.Metric{Name: "setpoint", Datatype: sparkplug.Double, Value: sources.Float64(231.4)})
+	p.awaitStatus(t, "the value in the register", func(st *status) bool {
+		words, _ := plc.unit.Get(register.HoldingRegister, 20, 1)
+		return words[0] == 2314 && st.Upstreams[0].Sparkplug.State == "born" && st.Upstreams[0].Sparkplug.Rebirths == 1
+	})
+	p.end(t)
+	s.awaitText(t, "NDEATH 0\n")
+	data, err := os.ReadFile(filepath.Join(filepath.Dir(site), "data", "bdseq-scada.json"))
+	if err != nil || string(data) != "{\"bd_seq\":0}\n" {
+		t.Errorf("the file of bdSeq: %q, %v", data, err)
+	}
+	again := &process{path: site, log: newEvents(), code: make(chan int, 1)}
+	again.run(t)
+	s.awaitText(t, "NBIRTH 1\n")
+}
+
+// awaitStatus waits until the status is as it has to be.
+func (p *process) awaitStatus(t *testing.T, what string, ok func(*status) bool) {
+	t.Helper()
+	var st status
+	for end := time.Now().Add(waitTime); ; {
+		if p.get(t, "/api/v1/status", &st); ok(&st) {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain for %s: %q %+v", what, st.Attention, st.Upstreams)
+		}
+		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// TestSparkplugSiteFile: what an edge node cannot have is refused, at its place.
+func TestSparkplugSiteFile(t *testing.T) {
+	for name, c := range map[string]struct{ keys, want string }{
+		"good":               {"payload: sparkplug", ""},
+		"topic":              {"payload: sparkplug, topic: x", "topics of Sparkplug are fixed"},
+		"section alone":      {"sparkplug: { node: x }", "the payload is json"},
+		"not clean":          {"payload: sparkplug, clean: false", "clean session"},
+		"node":               {`payload: sparkplug, sparkplug: { node: "a/b" }`, "cannot be an id"},
+		"host grace":         {"payload: sparkplug, sparkplug: { host_grace: 2h }", "host_grace"},
+		"reboot":             {"payload: sparkplug, sparkplug: { reboot: true }", "cannot restart"},
+		"legacy without who": {"payload: sparkplug, sparkplug: { legacy_state: true }", "no primary host"},
+	} {
+		path := filepath.Join(t.TempDir(), "site.yaml")
+		write(t, path, strings.Replace(siteText("127.0.0.1:502", "127.0.0.1:1883", ""), "client_id: test,", "client_id: test, "+c.keys+",", 1))
+		_, problems, err := loadSite(path)
+		if err != nil && c.want == "" {
+			t.Errorf("%s: %v %v", name, err, problems)
+		}
+		if text := fmt.Sprint(problems); !strings.Contains(text, c.want) {
+			t.Errorf("%s: %s", name, text)
+		}
+	}
+}
