@@ -44,6 +44,8 @@ func (n *Node) Demand(now time.Time) (d Demand, again time.Time) {
 	switch {
 	case n.leave:
 		return Leave, again
+	case n.due && n.state == joined && !n.clockReady():
+		return Nothing, now.Add(clockCheck)
 	case n.due:
 		return Births, again
 	case !n.rebirthAt.IsZero() && !now.Before(n.rebirthAt):
@@ -64,6 +66,11 @@ func (n *Node) Demand(now time.Time) (d Demand, again time.Time) {
 	n.leave = true
 	return Leave, again
 }
+
+// clockCheck is how often is asked for the clock while births wait for it.
+const clockCheck = time.Second
+
+func (n *Node) clockReady() bool { return n.o.ClockReady == nil || n.o.ClockReady() }
 
 // Receive takes a message that was published to one of the Subscriptions.
 // Whatever is in it, it fails nothing: what cannot be used is counted and

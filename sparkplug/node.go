@@ -55,9 +55,12 @@ type Options struct {
 	// Passes reports whether a point of a stored sample belongs to this
 	// upstream; nil: all do.
 	Passes func(*mapping.Point) bool
-	// Now returns the present time for payloads.
-	Now      func() time.Time
-	Sequence Sequence
+	// Now returns the present time for payloads. ClockReady reports whether it may
+	// be believed, or has been waited for long enough: a connection's births wait
+	// for that, as hosts keep the times that stand in them. nil: it always is.
+	Now        func() time.Time
+	ClockReady func() bool
+	Sequence   Sequence
 	// Servers is how many servers the upstream can choose from.
 	Servers int
 	// Write takes commands for points and Reboot restarts the program; nil

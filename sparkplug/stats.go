@@ -29,6 +29,8 @@ func (n *Node) Stats() Stats {
 		s.State = "not connected"
 	case n.state == born:
 		s.State = "born"
+	case (n.cfg.PrimaryHost == "" || n.online) && !n.clockReady():
+		s.State = "waiting for the time, which stands in births"
 	case n.cfg.PrimaryHost == "" || n.online:
 		s.State = "about to be born"
 	case !host.known && s.Hint == "":

@@ -32,6 +32,26 @@ func TestNodeTies(t *testing.T) {
 	r.fit()
 }
 
+// TestNodeWaitsForTheClock: births with a wrong time are worse than late ones.
+func TestNodeWaitsForTheClock(t *testing.T) {
+	r := newRig(t, nil)
+	ready := false
+	r.node.o.ClockReady = func() bool { return ready }
+	r.connect("a", "")
+	d, again := r.node.Demand(r.now)
+	if r.kinds() != "" || d != Nothing || again != r.now.Add(time.Second) || !strings.Contains(r.node.Stats().State, "the time") {
+		t.Errorf("got %s, demand %v, again %v, %s", r.kinds(), d, again, r.node.Stats().State)
+	}
+	ready = true
+	r.pump()
+	ready = false // what is born goes on
+	r.askRebirth()
+	if want := "NBIRTH DBIRTH/meter DBIRTH/pump NBIRTH DBIRTH/meter DBIRTH/pump"; r.kinds() != want {
+		t.Errorf("got %s", r.kinds())
+	}
+	r.fit()
+}
+
 // TestNodeQuality: good is not said, but once after something else.
 func TestNodeQuality(t *testing.T) {
 	r := newRig(t, nil)
@@ -67,6 +87,21 @@ func TestNodeQuality(t *testing.T) {
 		if got != test.want || m.Null != test.null {
 			t.Errorf("sample %d: quality %d, null %v, want %d", i, got, m.Null, test.want)
 		}
+	}
+	r.fit()
+}
+
+// TestNodeQualityAfterABirth: what the birth said is taken back by data.
+func TestNodeQualityAfterABirth(t *testing.T) {
+	r := newRig(t, nil)
+	r.record(r.points[0], sources.Float32(1), sources.Uncertain)
+	r.acked[0] = true
+	r.connect("a", "")
+	r.now = r.now.Add(time.Second)
+	r.record(r.points[0], sources.Float32(2), sources.Good)
+	r.drain()
+	if m := r.wireOf("DDATA")[0].Metrics[0]; len(m.Properties) != 1 || m.Properties[0].Value != sources.Int64(192) {
+		t.Errorf("got %+v", m)
 	}
 	r.fit()
 }
@@ -213,7 +248,12 @@ func TestNodeRebirthPause(t *testing.T) {
 	if births() != 3 {
 		t.Errorf("%d births, want 3", births())
 	}
-	if s := r.node.Stats(); !strings.Contains(s.Hint, "again and again") || s.Rebirths != 11 {
+	r.now = r.now.Add(time.Second)
+	r.askRebirth()
+	if _, again := r.node.Demand(r.now); births() != 3 || again != start.Add(10*time.Second) {
+		t.Errorf("%d births, again %v", births(), again)
+	}
+	if s := r.node.Stats(); !strings.Contains(s.Hint, "again and again") || s.Rebirths != 12 {
 		t.Errorf("stats %+v", s)
 	}
 	r.fit()
