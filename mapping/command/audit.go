@@ -307,7 +307,7 @@ func (a *Audit) rotate() error {
 	return a.open()
 }
 
-// load reads the ids of the commands that were begun, once.
+// load reads the ids of the newest commands that were begun, once.
 func (a *Audit) load() error {
 	if a.read {
 		return nil
@@ -316,19 +316,23 @@ func (a *Audit) load() error {
 	if err != nil {
 		return err
 	}
-	if len(files) > 2 {
-		files = files[len(files)-2:]
-	}
-	for _, path := range append(files, filepath.Join(a.dir, currentFile)) {
-		err := eachLine(path, func(line []byte) error {
+	files = append(files, filepath.Join(a.dir, currentFile))
+	var keys []string
+	for i := len(files) - 1; i >= 0 && len(keys) < remembered; i-- {
+		var older []string
+		err := eachLine(files[i], func(line []byte) error {
 			if e, _, _ := parseLine(line); e.Event == EventWrite { // a damaged line names no event
-				a.use(e.key())
+				older = append(older, e.key())
 			}
 			return nil
 		})
 		if err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+		keys = append(older, keys...)
+	}
+	for _, key := range keys {
+		a.use(key)
 	}
 	a.read = true
 	return nil

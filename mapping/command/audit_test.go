@@ -154,6 +154,18 @@ func FuzzParseLine(f *testing.F) {
 	})
 }
 
+// TestUsedOverFiles: ids are read back from as many files as it takes.
+func TestUsedOverFiles(t *testing.T) {
+	dir := t.TempDir()
+	fill(t, dir, 100, 2000, 100) // about 15 files
+	a := NewAudit(dir, 2000, 100)
+	for _, id := range []string{"0", "50", "99"} {
+		if used, err := a.Used(key(Origin{Kind: Local, Name: "panel"}, id)); err != nil || !used {
+			t.Errorf("%s is forgotten: %v", id, err)
+		}
+	}
+}
+
 // TestUsedIsBounded: the oldest ids are forgotten, the newest never.
 func TestUsedIsBounded(t *testing.T) {
 	a := NewAudit(t.TempDir(), 1<<20, 1)

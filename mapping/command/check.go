@@ -113,9 +113,17 @@ func outcome(err error, ctx context.Context) (Code, string) {
 	return DeviceOffline, err.Error()
 }
 
+// The exceptions with which a gateway says that it does not reach the device
+// (Modbus Application Protocol V1.1b3 §7).
+const (
+	gatewayPath   = 10
+	gatewayTarget = 11
+)
+
 // failure returns the code for what went wrong in the field.
 func failure(w *sources.WriteError) (Code, string) {
-	if n, ok := w.Reason.Exception(); ok {
+	n, ok := w.Reason.Exception()
+	if away := n == gatewayPath || n == gatewayTarget; ok && (w.Sent || !away) {
 		return Code(fmt.Sprintf("%s %d", CodeException, n)), "the device refused"
 	}
 	switch {

@@ -246,6 +246,8 @@ func TestOutcomes(t *testing.T) {
 		"done":          {nil, OK},
 		"exception":     {failed(sources.ReasonException(2), true), "exception 2"},
 		"offline":       {failed(sources.ReasonTimeout, false), DeviceOffline},
+		"behind it":     {failed(sources.ReasonException(11), false), DeviceOffline},
+		"no target":     {failed(sources.ReasonException(11), true), "exception 11"},
 		"line away":     {failed(sources.ReasonNotConnected, false), DeviceOffline},
 		"no reply":      {failed(sources.ReasonTimeout, true), NoReply},
 		"stopped":       {failed(sources.ReasonShutdown, false), Shutdown},
