@@ -322,6 +322,7 @@ func (b *Broker) rightsChanged() {
 		}
 		if refused := b.rules.Recheck(c.identity); refused != nil {
 			b.count.refuse(refused.Cause)
+			c.unwelcome.Store(true)
 			c.disconnect(refused.Code)
 			_ = c.Close() // never fails
 		}

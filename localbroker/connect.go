@@ -27,10 +27,11 @@ type client struct {
 	newExpiry    uint32 // seconds, of the DISCONNECT
 	hasNewExpiry bool
 
-	batch    board.Batch   // of the goroutine that reads
-	received atomic.Uint64 // messages
-	replaced atomic.Bool   // another connection has the session
-	answered bool          // a CONNACK has refused the client
+	batch     board.Batch   // of the goroutine that reads
+	received  atomic.Uint64 // messages
+	replaced  atomic.Bool   // another connection has the session
+	unwelcome atomic.Bool   // the rights have changed, and it has none any more
+	answered  bool          // a CONNACK has refused the client
 
 	stalled    atomic.Bool // it did not take what was sent
 	complained bool        // the first refusal was told in the log

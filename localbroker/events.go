@@ -69,6 +69,15 @@ func (c *conn) who(more ...slog.Attr) []slog.Attr {
 	return append(attrs, more...)
 }
 
+// refusal returns what Stats says about this client if it was refused.
+func (c *conn) refusal(cause wire.Cause, topic, why string) RefusedClient {
+	r := RefusedClient{Cause: cause, Client: c.asked, Remote: c.remote, Listener: c.at.name, Topic: topic, Why: why}
+	if c.identity != nil {
+		r.User = c.identity.Owner()
+	}
+	return r
+}
+
 // noteConnect tells that the client is in.
 func (c *conn) noteConnect() {
 	b := c.broker
@@ -91,6 +100,7 @@ func (c *conn) noteEnd(err error) {
 			c.note(trace.Event{Kind: trace.Disconnect, Text: why})
 		}
 	case errors.As(err, &refused):
+		b.count.remember(c.refusal(refused.Cause, "", why))
 		b.events.write(b.log, "connection refused", c.who(slog.String("cause", string(refused.Cause)), slog.String("why", why))...)
 		if b.trace.On() {
 			c.note(trace.Event{Kind: trace.Refused, Text: why})
@@ -107,6 +117,8 @@ func (c *conn) why(err error) string {
 		return "it said goodbye"
 	case c.replaced.Load():
 		return "another connection with the same client id has taken over"
+	case c.unwelcome.Load():
+		return "its user or certificate is no longer let in"
 	case c.broker.stopping.Load():
 		return "the broker stops"
 	case c.stalled.Load():
@@ -128,6 +140,7 @@ func (c *conn) why(err error) string {
 // hear nothing of it.
 func (c *conn) noteRefused(cause wire.Cause, topic string) {
 	b := c.broker
+	b.count.remember(c.refusal(cause, topic, "it has no right to that topic"))
 	if !c.complained {
 		c.complained = true
 		b.events.write(b.log, "request refused", c.who(slog.String("cause", string(cause)), slog.String("topic", topic))...)

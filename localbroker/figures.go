@@ -17,7 +17,7 @@ func (b *Broker) Stats() Stats {
 	s := Stats{
 		Running: b.running.Load() && !b.stopping.Load(), ClientsMax: int(n.most.Load()), Expired: n.expired.Load(), Connects: n.connects.Load(),
 		Received: n.received.Load(), Sent: b.shared.Sent.Load(), BytesIn: n.bytesIn.Load(), BytesOut: n.bytesOut.Load(),
-		Dropped: b.shared.Dropped.Load(), Paced: n.paced.Load(), LANAppended: n.appended.Load(), LANLost: n.lost.Load(), Refused: n.refusals(), Panics: n.panics.Load(),
+		Dropped: b.shared.Dropped.Load(), Paced: n.paced.Load(), LANAppended: n.appended.Load(), LANLost: n.lost.Load(), Refused: n.refusals(), LastRefused: n.lastRefused(), Panics: n.panics.Load(),
 		Stored: int(b.storedCount.Load()), Subscriptions: b.index.Count(),
 	}
 	if at := n.since.Load(); at != 0 {

@@ -156,7 +156,7 @@ func (c *Config) validateListener(i int, add addProblem) {
 	case !l.ClientCerts.On() && l.Login.Certificate():
 		add(field, "set client_certs to any, authorised or pinned", "%s: login: %s needs client certificates", own.Address, l.Login)
 	}
-	if l.Users == "" && l.Login.Password() && (!a.loopback() || l.Login != access.LoginPassword) {
+	if l.Users == "" && l.Login.Valid() && l.Login.Password() && (!a.loopback() || l.Login != access.LoginPassword) {
 		add(field, "name a users file as users, let certificates log in alone (login: certificate), or listen on 127.0.0.1",
 			"%s would let anybody on the network in", own.Address)
 	}
@@ -185,7 +185,7 @@ func validateOrigins(field string, origins []string, add addProblem) {
 	}
 }
 
-const usersFix = "see docs/access.md; the file must be readable by its owner only (chmod 600)"
+const usersFix = "sluice users add NAME makes it, with mode 0600; its keys stand in docs/access.md"
 
 // rules returns the rules of the section; everybody may read what is under
 // the filters.

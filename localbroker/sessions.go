@@ -78,7 +78,7 @@ func (b *Broker) find(id, owner string) (s *session, fresh bool, refused *wire.R
 		switch {
 		case s != nil && s.owner != owner:
 			b.mu.Unlock()
-			return nil, false, &wire.Refusal{Cause: wire.RefusedACL, Code: wire.CodeClientID, What: "the session is somebody else's"}
+			return nil, false, &wire.Refusal{Cause: wire.RefusedACL, Code: wire.CodeClientID, What: fmt.Sprintf("the session of client id %q belongs to another user: give this client an id of its own", id)}
 		case s == nil && len(b.sessions) >= b.cfg.Limits.Sessions:
 			b.mu.Unlock()
 			return nil, false, &wire.Refusal{Cause: wire.RefusedSessions, Code: wire.CodeQuota, What: "too many sessions"}

@@ -47,10 +47,28 @@ type Stats struct {
 	LANLost     uint64                `json:"lan_lost"`     // QoS 0 messages and wills the log refused
 	Refused     map[wire.Cause]uint64 `json:"refused"`
 	Panics      uint64                `json:"panics"` // recovered, one connection each
-	Storage     StorageStats          `json:"storage"`
+	// LastRefused is the newest login, or use of a topic, that was refused
+	// within the last 15 minutes; nil if none was.
+	LastRefused *RefusedClient `json:"last_refused,omitempty"`
+	Storage     StorageStats   `json:"storage"`
 	// Traces is how many message logs are on at the moment.
 	Traces int `json:"traces"`
 }
+
+// RefusedClient is a client that did not get what it asked for.
+type RefusedClient struct {
+	At       time.Time  `json:"at"` // UTC
+	Cause    wire.Cause `json:"cause"`
+	Client   string     `json:"client"`          // identifier as it was given, "" if it did not come so far
+	User     string     `json:"user,omitempty"`  // "" not logged in, or anonymous
+	Remote   string     `json:"remote"`          // address and port
+	Listener string     `json:"listener"`        // address as configured
+	Topic    string     `json:"topic,omitempty"` // or filter; "" the connection was refused
+	Why      string     `json:"why"`
+}
+
+// refusedTime is how long Stats shows a client that was refused.
+const refusedTime = 15 * time.Minute
 
 // StorageStats is what the broker keeps on disk, in bytes; all zero without
 // stored sessions.
@@ -103,8 +121,31 @@ type counters struct {
 
 	connected, most atomic.Int64 // clients, and the most at a time
 
+	unlucky atomic.Pointer[RefusedClient] // the newest that was refused
+
 	mu      sync.Mutex
 	refused map[wire.Cause]uint64 // guarded by mu
+}
+
+// remember keeps r for Stats, unless its cause says that nobody who belongs
+// here was refused.
+func (c *counters) remember(r RefusedClient) {
+	switch r.Cause {
+	case wire.RefusedAuth, wire.RefusedLoginRate, wire.RefusedACL, wire.RefusedTLS, wire.RefusedCertificate:
+		r.At = time.Now()
+		c.unlucky.Store(&r)
+	}
+}
+
+// lastRefused returns what was remembered if it is not too long ago.
+func (c *counters) lastRefused() *RefusedClient {
+	r := c.unlucky.Load()
+	if r == nil || time.Since(r.At) > refusedTime {
+		return nil
+	}
+	shown := *r
+	shown.At = r.At.UTC()
+	return &shown
 }
 
 // enter counts a client that has got its CONNACK.

@@ -166,6 +166,9 @@ func TestLogOfConnections(t *testing.T) {
 	if n := strings.Count(log.String(), "request refused"); n != 1 {
 		t.Errorf("%d lines about one client's refused messages", n)
 	}
+	if r := b.Stats().LastRefused; r == nil || r.Client != "pump" || r.Topic != "secret/topic" || r.Cause != wire.RefusedACL {
+		t.Errorf("the status says of the refused message: %+v", r)
+	}
 	second := dial(t, b.address, 4).connect("pump")
 	await(`msg="client disconnected"`, "another connection with the same client id has taken over")
 	second.send([]byte{0xe0, 0})

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -59,19 +60,20 @@ func (l *listener) handshaken(conn net.Conn) {
 		return
 	}
 	err := t.Handshake() // says again how it ended
+	seen := RefusedClient{Cause: wire.RefusedTLS, Remote: conn.RemoteAddr().String(), Listener: l.address.text, Why: whyNoTLS(err)}
 	if refusal := (*certs.Refusal)(nil); errors.As(err, &refusal) {
+		seen.Cause = wire.RefusedCertificate
+		l.gate.count.remember(seen)
 		return // counted and told
 	}
+	l.gate.count.remember(seen)
 	l.gate.count.refuse(wire.RefusedTLS)
 	l.tell(err)
 }
 
 // tell logs why a handshake has failed; the same again and again only once.
 func (l *listener) tell(err error) {
-	text := fmt.Sprint(err)
-	if op := (*net.OpError)(nil); errors.As(err, &op) {
-		text = fmt.Sprintf("%s: %v", op.Op, op.Err) // without the port of the client
-	}
+	text := whyNoTLS(err)
 	l.mu.Lock()
 	again := l.told == text
 	l.told = text
@@ -81,6 +83,24 @@ func (l *listener) tell(err error) {
 		level = slog.LevelDebug
 	}
 	l.log.Log(context.Background(), level, "no TLS connection", "listener", l.address.text, "error", text)
+}
+
+// whyNoTLS says why a handshake has failed, and what mends it where that is
+// known.
+func whyNoTLS(err error) string {
+	text := fmt.Sprint(err)
+	if op := (*net.OpError)(nil); errors.As(err, &op) {
+		text = fmt.Sprintf("%s: %v", op.Op, op.Err) // without the port of the client
+	}
+	switch {
+	case strings.Contains(text, "does not look like a TLS handshake"):
+		return text + ": the client has to speak TLS on this port"
+	case strings.Contains(text, "bad record MAC"), // an alert of OpenSSL that is not encrypted yet
+		strings.Contains(text, "unknown certificate authority"), strings.Contains(text, "tls: bad certificate"),
+		strings.Contains(text, "unknown certificate"):
+		return text + ": the client does not trust the broker's certificate; give it the authority's (sluice certs ca export), and a name that sluice certs server show has"
+	}
+	return text
 }
 
 // names returns the names and addresses that the server certificate has to

@@ -57,6 +57,13 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"8 retained messages were not kept": func(s *status) {
 			s.Broker.Refused = map[wire.Cause]uint64{wire.RefusedRetained: 8}
 		},
+		`client "panel" at 192.0.2.9:5, user op, was refused on tls://:8883 at 2026-11-21T10:00:00Z: no right: a/b. Rights stand`: func(s *status) {
+			s.Broker.LastRefused = &localbroker.RefusedClient{At: time.Date(2026, 11, 21, 10, 0, 0, 0, time.UTC), Cause: wire.RefusedACL, Client: "panel",
+				User: "op", Remote: "192.0.2.9:5", Listener: "tls://:8883", Topic: "a/b", Why: "no right"}
+		},
+		"a client at 192.0.2.9:5 was refused on 1883 at 0001-01-01T00:00:00Z: wrong. sluice users": func(s *status) {
+			s.Broker.LastRefused = &localbroker.RefusedClient{Cause: wire.RefusedAuth, Remote: "192.0.2.9:5", Listener: "1883", Why: "wrong"}
+		},
 		"9 connections were ended by a fault": func(s *status) { s.Broker.Panics = 9 },
 		"cloud is not connected":              func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
 		"cloud: another client":               func(s *status) { s.Upstreams[0].Hint = "another client" },

@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"strings"
+	"time"
 
 	"sluice/dashboard"
 	"sluice/localbroker"
@@ -59,10 +60,36 @@ func brokerAttention(s *localbroker.Stats) []string {
 			say("%d %s: broker.limits.%s is reached", n, limit.what, limit.limit)
 		}
 	}
+	if r := s.LastRefused; r != nil {
+		say("%s", refusedSentence(r))
+	}
 	if s.Panics > 0 {
 		say("%d connections were ended by a fault of this program; its log shows where, please report it", s.Panics)
 	}
 	return all
+}
+
+// refusedSentence tells of a client that was refused, and what lets it in.
+func refusedSentence(r *localbroker.RefusedClient) string {
+	who := fmt.Sprintf("client %q at %s", r.Client, r.Remote)
+	if r.Client == "" {
+		who = "a client at " + r.Remote
+	}
+	if r.User != "" {
+		who += fmt.Sprintf(", user %s,", r.User)
+	}
+	what := fmt.Sprintf("%s was refused on %s at %s: %s", who, r.Listener, r.At.Format(time.RFC3339), r.Why)
+	switch {
+	case r.Topic != "":
+		return fmt.Sprintf("%s: %s. Rights stand in the users file, those of anonymous clients under broker.publish and broker.read", what, r.Topic)
+	case r.Cause == wire.RefusedAuth:
+		return what + ". sluice users list shows the users, sluice users passwd NAME sets a password"
+	case r.Cause == wire.RefusedLoginRate:
+		return what + ". Mend its password, and wait a minute"
+	case r.Cause == wire.RefusedCertificate:
+		return what + ". sluice certs list shows who is let in"
+	}
+	return what
 }
 
 // brokerMetrics adds the figures of the broker.

@@ -93,6 +93,15 @@ func (d *Decoder) Frame(b []byte) (f Frame, ok bool, refused *Refusal) {
 	return f, false, malformed("a length of more than four bytes")
 }
 
+// stranger says what a client that begins with first may be speaking.
+func stranger(first byte) string {
+	switch first {
+	case 'G', 'H', 'O': // GET, HEAD, OPTIONS; 'P' would be a PUBREC
+		return ": the client speaks HTTP, or WebSocket, on a port for plain MQTT"
+	}
+	return ""
+}
+
 // Header checks a fixed header before anything of the body is read or
 // allocated. remaining is the length of the body, bytes.
 func (d *Decoder) Header(first byte, remaining int) *Refusal {
@@ -100,7 +109,7 @@ func (d *Decoder) Header(first byte, remaining int) *Refusal {
 	limit := d.limits.MaxPacket
 	if d.version == 0 {
 		if kind != TypeConnect {
-			return violation("the first packet is not CONNECT") // [MQTT-3.1.0-1]
+			return violation("the first packet is not CONNECT" + stranger(first)) // [MQTT-3.1.0-1]
 		}
 		limit = min(limit, maxConnect)
 	}
