@@ -175,7 +175,7 @@ func ReadBool(s string) (bool, *ValueError) {
 	case "false":
 		return false, nil
 	}
-	e := &ValueError{Code: CodeBool, Message: strconv.Quote(shorten(s)) + " is not true or false"}
+	e := &ValueError{Code: CodeBool, Message: strconv.Quote(shorten(s)) + " is not true or false", Fix: "write true or false"}
 	switch strings.ToLower(s) {
 	case "yes", "on", "y", "1", "true":
 		e.Fix = "write true"
