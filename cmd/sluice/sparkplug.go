@@ -94,8 +94,8 @@ func hostGrace(cfg *publish.Config) time.Duration {
 func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point) (*sparkplug.Node, error) {
 	own := s.nodeConfig(cfg)
 	o := sparkplug.Options{Points: points, Passes: cfg.Filter.Passes, End: g.spool.NextSeq,
-		Current:  func() []mapping.Record { return g.current(s.Buffer.ClockWait) },
-		Now:      func() time.Time { return g.clock.Now().Time() },
+		Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) },
+		Now:     func() time.Time { return g.clock.Now().Time() }, ClockReady: func() bool { return g.clockReady(s.Buffer.ClockWait) },
 		Sequence: bdSeqFile(filepath.Join(s.Buffer.Dir, "bdseq-"+cfg.Name+".json")),
 		Servers:  len(cfg.Addresses()), Log: g.log.With("stage", "sparkplug", "upstream", cfg.Name)}
 	if own.Writes {

@@ -102,12 +102,18 @@ func sameNames(a, b *site) bool {
 	return a.model.Name == b.model.Name && a.model.Gateway == b.model.Gateway
 }
 
+// clockReady reports whether the clock can be trusted, or the log has stopped
+// waiting for it.
+func (g *gateway) clockReady(clockWait time.Duration) bool {
+	return g.clock.Now().Trusted || time.Since(g.started) >= clockWait
+}
+
 // current returns the newest record of every point for the births of an
 // upstream, as the log would give them: corrected once the clock can be
 // trusted, and none before that for as long as the log waits for it.
 func (g *gateway) current(clockWait time.Duration) []mapping.Record {
 	now := g.clock.Now()
-	if !now.Trusted && time.Since(g.started) < clockWait {
+	if !g.clockReady(clockWait) {
 		return nil
 	}
 	recs := g.values.Records()
