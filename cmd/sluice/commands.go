@@ -202,11 +202,3 @@ func (g *gateway) submit(r command.Request, answer func(*command.Result)) {
 	}
 	answer(&command.Result{Request: &r, Code: command.Shutdown, Message: "the gateway is starting", At: g.clock.Now().Time()})
 }
-
-// writable returns what may be written to a point now, nil for nothing.
-func (g *gateway) writable(device, point string) *mapping.Writable {
-	if f := g.now().field; f != nil && f.commands != nil {
-		return f.commands.service.Writable(device, point)
-	}
-	return nil
-}

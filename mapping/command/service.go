@@ -75,15 +75,6 @@ func New(o Options) *Service {
 	return s
 }
 
-// Writable returns what may be written to a point, nil for nothing.
-func (s *Service) Writable(device, point string) *mapping.Writable {
-	t := s.targets[device][point]
-	if s.buses[t.Bus] == nil {
-		return nil
-	}
-	return t.Write
-}
-
 // Submit takes a command and returns at once. answer is called once, with what
 // became of it: from another goroutine, or before Submit returns if too many
 // wait (Busy) or Run is over (Shutdown). answer must not wait for long; the
