@@ -9,6 +9,7 @@ import (
 	"sluice/localbroker/state"
 	"sluice/localbroker/topics"
 	"sluice/localbroker/wire"
+	"sluice/mapping"
 )
 
 // Stats returns the state of the broker.
@@ -67,8 +68,12 @@ func (b *Broker) storageStats() StorageStats {
 	}
 	q := d.queue.Stats()
 	s.Level, s.QueuedMax, s.QueuedBytes = string(q.Level), q.Max, q.Used
-	for _, n := range q.Dropped {
-		s.QueuedDropped += n
+	for cause, n := range q.Dropped {
+		if cause == mapping.DropDiskError.String() {
+			s.QueuedRefused += n
+		} else {
+			s.QueuedDropped += n
+		}
 	}
 	s.Failing, s.LastError, s.BackupError = q.Failing, q.LastError, q.BackupError
 	if q.Damages > 0 {

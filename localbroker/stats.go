@@ -80,6 +80,7 @@ type StorageStats struct {
 	QueuedMax     int64  `json:"queued_max"`     // bound of the session log
 	FileBytes     int64  `json:"file_bytes"`     // size of the state file
 	QueuedDropped uint64 `json:"queued_dropped"` // messages that some session lost at that bound
+	QueuedRefused uint64 `json:"queued_refused"` // messages that the disk did not take; clients were told of theirs
 	Failing       bool   `json:"failing"`        // the disk refuses now
 	LastError     string `json:"last_error,omitempty"`
 	BackupError   string `json:"backup_error,omitempty"` // why there is no second copy

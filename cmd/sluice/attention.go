@@ -51,7 +51,7 @@ func (s *status) attention(wait time.Duration) []string {
 			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
 		}
 		if u.Lost > 0 {
-			say("upstream %s: %d records were dropped before it could get them", u.Name, u.Lost)
+			say("upstream %s: %d records were dropped before it could get them; spool.dropped says why: raise buffer.max, or give the log a larger disk", u.Name, u.Lost)
 		}
 	}
 	for i := range s.Former {

@@ -50,6 +50,7 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"second copy of its sessions is not kept: gone": func(s *status) { s.Broker.Storage.BackupError = "gone" },
 		"were damaged: restored":                        func(s *status) { s.Broker.Storage.Damage = "restored from the second copy" },
 		"local broker: 5 messages were dropped":         func(s *status) { s.Broker.Storage.QueuedDropped = 5 },
+		"4 messages for stored sessions were refused":   func(s *status) { s.Broker.Storage.QueuedRefused = 4 },
 		"6 messages of LAN clients were lost":           func(s *status) { s.Broker.LANLost = 6 },
 		"7 connections were refused: broker.limits.clients is reached": func(s *status) {
 			s.Broker.Refused = map[wire.Cause]uint64{wire.RefusedClients: 7, wire.RefusedACL: 1}

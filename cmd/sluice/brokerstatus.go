@@ -44,6 +44,9 @@ func brokerAttention(s *localbroker.Stats) []string {
 	if n := s.Storage.QueuedDropped; n > 0 {
 		say("%d messages were dropped before a session could get them: let its client come back sooner, or raise broker.storage.max_size", n)
 	}
+	if n := s.Storage.QueuedRefused; n > 0 {
+		say("%d messages for stored sessions were refused by the disk: their senders were told and have them still, values of points are lost to these sessions; free room on it", n)
+	}
 	if s.LANLost > 0 {
 		say("%d messages of LAN clients were lost as the log refused them", s.LANLost)
 	}
@@ -81,7 +84,7 @@ func refusedSentence(r *localbroker.RefusedClient) string {
 	what := fmt.Sprintf("%s was refused on %s at %s: %s", who, r.Listener, r.At.Format(time.RFC3339), r.Why)
 	switch {
 	case r.Topic != "":
-		return fmt.Sprintf("%s: %s. Rights stand in the users file, those of anonymous clients under broker.publish and broker.read", what, r.Topic)
+		return fmt.Sprintf("%s: %s. Rights stand in the users file, those of anonymous clients under broker.publish and broker.read; the topics of points belong to the gateway", what, r.Topic)
 	case r.Cause == wire.RefusedAuth:
 		return what + ". sluice users list shows the users, sluice users passwd NAME sets a password"
 	case r.Cause == wire.RefusedLoginRate:
