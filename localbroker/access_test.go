@@ -215,9 +215,12 @@ func TestValidate(t *testing.T) {
 		change func(*Config)
 		want   []string // fields
 	}{
-		"defaults":                 {func(*Config) {}, nil},
-		"disabled":                 {func(c *Config) { c.Enabled, c.Listen = false, Listeners("0.0.0.0:1") }, nil},
-		"bare port":                {func(c *Config) { c.Listen = Listeners("1883", "ws://localhost:8083/x", "[::1]:1883") }, nil},
+		"defaults":  {func(*Config) {}, nil},
+		"disabled":  {func(c *Config) { c.Enabled, c.Listen = false, Listeners("0.0.0.0:1") }, nil},
+		"bare port": {func(c *Config) { c.Listen = Listeners("1883", "ws://localhost:8083/x", "[::1]:1883") }, nil},
+		"twice": {func(c *Config) {
+			c.Listen = Listeners("1883", "ws://127.0.0.1:0/a", "ws://127.0.0.1:0/a", "tls://127.0.0.1:1883")
+		}, []string{"listen[3]"}},
 		"all interfaces":           {func(c *Config) { c.Listen = Listeners("0.0.0.0:1883") }, []string{"listen[0]", "listen[0]"}},
 		"no host":                  {func(c *Config) { c.Listen = Listeners(":1883") }, []string{"listen[0]", "listen[0]"}},
 		"a name":                   {func(c *Config) { c.Listen = Listeners("gw:1883") }, []string{"listen[0]", "listen[0]"}},

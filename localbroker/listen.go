@@ -125,8 +125,21 @@ func (c *Config) validateListen(add addProblem) {
 			add("cert", "name the PEM files of the server certificate as cert and key, or leave both out", "the server certificate: %v", err)
 		}
 	}
+	taken := make(map[string]int)
 	for i := range c.Listen {
 		c.validateListener(i, add)
+		a, err := parseAddress(c.Listen[i].Address)
+		if err != nil || a.unix == "" && !a.http && a.port == 0 { // of port 0 there are many
+			continue
+		}
+		_, bound := a.bind()
+		if a.http {
+			bound = a.path
+		}
+		if first, twice := taken[bound]; twice {
+			add(fmt.Sprintf("listen[%d]", i), "remove one, or give it another port", "%s is taken by listen[%d], %s", a.text, first, c.Listen[first].Address)
+		}
+		taken[bound] = i
 	}
 }
 
