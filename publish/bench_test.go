@@ -15,6 +15,7 @@ import (
 
 	"sluice/mapping"
 	"sluice/sources"
+	"sluice/sparkplug"
 )
 
 // sinkVariable makes the test binary a sink for the benchmarks, in a process
@@ -65,6 +66,8 @@ func sink() error {
 		case 3:
 			topic := int(body[0])<<8 | int(body[1])
 			_, err = w.Write([]byte{0x40, 2, body[2+topic], body[3+topic]})
+		case 8: // the three filters of an edge node
+			_, err = w.Write([]byte{0x90, 5, body[0], body[1], 1, 1, 1})
 		case 12:
 			_, err = w.Write([]byte{0xd0, 0})
 		case 14:
@@ -114,8 +117,11 @@ func (l *benchLog) Ack(first, last uint64) error {
 // BenchmarkUpstream delivers to a sink in another process. One operation is
 // one record; CPU-s/1M is our own process time for a million records.
 func BenchmarkUpstream(b *testing.B) {
-	for _, payload := range []string{payloadJSON, payloadJSONDevice} {
+	for _, payload := range []string{payloadJSON, payloadJSONDevice, payloadSparkplug} {
 		for _, qos := range []int{1, 0} {
+			if qos == 1 && payload == payloadSparkplug {
+				continue // its data is QoS 0
+			}
 			b.Run(fmt.Sprintf("%s/qos%d", payload, qos), func(b *testing.B) { benchUpstream(b, payload, qos) })
 		}
 	}
@@ -138,15 +144,20 @@ func benchUpstream(b *testing.B, payload string, qos int) {
 	cfg := plainConfig(func(c *Config) {
 		c.Servers, c.Payload, c.QoS, c.Drain = []string{"mqtt://" + address[:len(address)-1]}, payload, qos, "unlimited"
 	})
-	session, err := NewPlain(cfg, PlainOptions{Site: "plant-7"})
-	if err != nil {
-		b.Fatal(err)
-	}
 	log := &benchLog{n: uint64(b.N+49) / 50 * 50, done: make(chan struct{})}
 	for i := range 50 {
 		log.poll = append(log.poll, mapping.Record{
-			Point: &mapping.Point{Site: "plant-7", Device: "main-meter", Name: fmt.Sprintf("voltage_l%d", i), Unit: "V"},
+			Point: &mapping.Point{Site: "plant-7", Device: "main-meter", Name: fmt.Sprintf("voltage_l%d", i), Unit: "V", Kind: sources.KindFloat32},
 			Value: sources.Float32(231.4), Quality: sources.Good, Stamp: sources.Stamp{Wall: time.Now().UnixNano(), Trusted: true}})
+	}
+	var session Session
+	if payload == payloadSparkplug {
+		session, err = benchNode(log)
+	} else {
+		session, err = NewPlain(cfg, PlainOptions{Site: "plant-7"})
+	}
+	if err != nil {
+		b.Fatal(err)
 	}
 	up, err := New(cfg, log, session, Options{Site: "plant-7", MachineID: "m"})
 	if err != nil {
@@ -164,6 +175,7 @@ func benchUpstream(b *testing.B, payload string, qos int) {
 	runtime.ReadMemStats(&after)
 	b.ReportMetric((cpuTime(b)-cpu)*1e6/float64(b.N), "CPU-s/1M")
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "records/s")
+	b.ReportMetric(float64(up.Stats().BytesOut)/float64(b.N), "bytes/record")
 	b.ReportMetric(float64(after.Mallocs-before.Mallocs)/float64(b.N), "allocs/record")
 	cancel()
 	if err := <-ended; err != nil {
@@ -172,6 +184,18 @@ func benchUpstream(b *testing.B, payload string, qos int) {
 	if err := cmd.Wait(); err != nil {
 		b.Error(err)
 	}
+}
+
+// benchNode is an edge node of the points in log.
+func benchNode(log *benchLog) (Session, error) {
+	cfg := sparkplug.Config{Group: "plant-7", Node: "gw"}
+	cfg.SetDefaults()
+	var points []*mapping.Point
+	for i := range log.poll {
+		points = append(points, log.poll[i].Point)
+	}
+	return sparkplug.New(cfg, sparkplug.Options{Points: points, Now: time.Now, Sequence: &counter{}, Servers: 1,
+		End: func() uint64 { return 1 }, Current: func() []mapping.Record { return nil }})
 }
 
 // cpuTime returns the CPU time of this process in seconds.
