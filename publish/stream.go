@@ -236,14 +236,14 @@ func (s *sender) unit(ctx context.Context, recs []mapping.Record) bool {
 // births can come. The rate is paid for afterwards, as births would wait for it.
 func (s *sender) guarded(ctx context.Context, recs []mapping.Record) bool {
 	for {
-		s.talk.gate.RLock()
+		s.talk.gate.enter()
 		demand := s.encode(recs)
 		if demand == sparkplug.Nothing {
 			sent := s.put(ctx, recs)
-			s.talk.gate.RUnlock()
+			s.talk.gate.leave()
 			return sent && s.paid(ctx, len(recs))
 		}
-		s.talk.gate.RUnlock()
+		s.talk.gate.leave()
 		if _, ok := s.talk.attend(ctx); !ok {
 			return false
 		}

@@ -57,8 +57,8 @@ var _ Conversation = (*sparkplug.Node)(nil)
 
 // talk is a Conversation on one conn.
 //
-//	lanes ──Encode, Demand──▶ out buffer      under gate.RLock, a unit at a time
-//	births, news of devices ─▶ out buffer     under gate.Lock, so between units
+//	lanes ──Encode, Demand──▶ out buffer      within the gate, a unit at a time
+//	births, news of devices ─▶ out buffer     excluding them, so between units
 //
 // Whoever finds that births are due makes them: the lane that would send, or
 // the goroutine of watch.
@@ -72,10 +72,10 @@ type talk struct {
 	started chan struct{} // closed when the first births are out
 	left    chan struct{} // closed when the session wants to leave
 
-	gate sync.RWMutex // guards what follows
-	born bool         // the first births are out
-	owed uint64       // see stream; read after started
-	gone bool         // left is closed
+	gate *gate  // guards what follows, for who excludes
+	born bool   // the first births are out
+	owed uint64 // see stream; read after started
+	gone bool   // left is closed
 
 	mu   sync.Mutex // guards idle
 	idle [laneCount]bool
@@ -87,7 +87,7 @@ func (u *Upstream) listen(c *conn) *talk {
 	if u.conversation == nil {
 		return nil
 	}
-	t := &talk{up: u, conn: c, session: u.conversation, look: make(chan struct{}, 1),
+	t := &talk{up: u, conn: c, session: u.conversation, gate: newGate(), look: make(chan struct{}, 1),
 		started: make(chan struct{}), left: make(chan struct{})}
 	u.sessionMu.Lock()
 	t.filters = t.session.Subscriptions(c.server.String())
@@ -154,8 +154,8 @@ func (t *talk) watch(ctx context.Context) {
 // attend does what the session demands, between the units of the lanes. It returns
 // when to ask again, and false when the connection is to be left or has ended.
 func (t *talk) attend(ctx context.Context) (again time.Time, ok bool) {
-	t.gate.Lock()
-	defer t.gate.Unlock()
+	t.gate.exclude()
+	defer t.gate.admit()
 	for ctx.Err() == nil && !t.gone {
 		if news := t.news(); !t.send(ctx, news) {
 			return again, false

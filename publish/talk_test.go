@@ -31,7 +31,7 @@ func state(text string) string { return fmt.Sprintf(text, time.Now().UnixMilli()
 func TestTalkKeepsOrderAndNumbers(t *testing.T) {
 	for _, order := range []string{orderInOrder, orderLiveFirst} {
 		synctest.Test(t, func(t *testing.T) {
-			r, h := newNodeRig(t, nil)
+			r, h := newNodeRig(t, func(c *sparkplug.Config) { c.MaxMetrics, c.RebirthPause = 2, 0 }) // units of many messages
 			r.cfg.Order, r.cfg.Window = order, 3
 			r.broker.faults = func(int, string) fault { return fault{rtt: 5 * time.Millisecond} }
 			r.log.add(700)
@@ -39,11 +39,11 @@ func TestTalkKeepsOrderAndNumbers(t *testing.T) {
 			for i := range 400 {
 				r.log.add(2)
 				time.Sleep(10 * time.Millisecond)
-				if i%100 == 50 {
+				if i%20 == 10 {
 					h.say("spBv1.0/plant/NCMD/gw", rebirth(), 1)
 				}
 			}
-			r.drained(10 * time.Second)
+			r.drained(time.Minute)
 			r.stop()
 			if n := h.complete(r); n > 0 {
 				t.Errorf("%s: %d samples came twice", order, n)
