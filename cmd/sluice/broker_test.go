@@ -69,7 +69,8 @@ func exchange(t *testing.T, conn net.Conn, packet string, n int) string {
 
 // The sessions one by one, on the command line and on the status page.
 func TestBrokerClients(t *testing.T) {
-	p := start(t, "site: plant\nbuffer: { dir: data }\nbroker: { listen: [\"127.0.0.1:0\"] }\nhttp: { listen: \"127.0.0.1:0\" }\n")
+	p := start(t, "site: plant\nlog: { level: debug }\nbuffer: { dir: data }\nbroker: { listen: [\"127.0.0.1:0\"] }\nhttp: { listen: \"127.0.0.1:0\" }\n")
+	p.log.awaitText(t, "control socket is open")
 	lanClient(t, p.brokerAddr(t, 1), "panel-1", true)
 	out, errs, code := sluice(t.Context(), "broker", "clients", "-c", p.path)
 	if code != exitOK || !strings.HasPrefix(out, "1 connected, 1 session, ") || !strings.Contains(out, "\n  panel-1 ") {

@@ -38,6 +38,7 @@ type commands struct {
 	topics  map[string]mapping.Target // of all points, by their topics
 	filters []string                  // of the command topics
 
+	cancel  []func()      // of what listen has subscribed
 	wake    chan struct{} // has one place; full: look at results
 	mu      sync.Mutex    // guards the following
 	results []*wire.Message
@@ -98,6 +99,14 @@ func commandFilters(points map[string]mapping.Target) []string {
 	return filters
 }
 
+// listen has commands wait for run from now on: once a reload is over, none is
+// missed.
+func (c *commands) listen() {
+	for _, filter := range c.filters {
+		c.cancel = append(c.cancel, c.broker.Commands(filter, c.receive))
+	}
+}
+
 // run takes commands and publishes results until ctx is done and the last one is
 // answered.
 func (c *commands) run(ctx context.Context) error {
@@ -106,9 +115,11 @@ func (c *commands) run(ctx context.Context) error {
 		defer close(ended)
 		_ = c.service.Run(ctx) // it has no error
 	}()
-	for _, filter := range c.filters {
-		defer c.broker.Commands(filter, c.receive)()
-	}
+	defer func() {
+		for _, cancel := range c.cancel {
+			cancel()
+		}
+	}()
 	for {
 		select {
 		case <-c.wake:

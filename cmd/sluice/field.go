@@ -96,7 +96,8 @@ func (g *gateway) deliver(mapper *mapping.Mapper, b *localbroker.Broker) func([]
 	}
 }
 
-// runs returns the Run methods of the buses and of the commands to them.
+// runs returns the Run methods of the buses and of the commands to them, for
+// which it listens from now on.
 func (f *field) runs() []func(context.Context) error {
 	var all []func(context.Context) error
 	for _, b := range f.buses {
@@ -106,6 +107,7 @@ func (f *field) runs() []func(context.Context) error {
 		all = append(all, l.run)
 	}
 	if f.commands != nil {
+		f.commands.listen()
 		all = append(all, f.commands.run)
 	}
 	return all
