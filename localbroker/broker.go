@@ -135,7 +135,8 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 		return nil, fmt.Errorf("broker: %w", err)
 	}
 	b.setSystem(opts.Version)
-	b.shared.Newest, b.shared.May, b.shared.Generation = b.board, b.mayRead, b.rules.Generation
+	b.shared.Newest, b.shared.May = b.board, b.mayRead
+	b.shared.Generation = func() uint64 { return b.rules.Generation() + b.board.Generation() }
 	b.shared.Clock, b.shared.Log, b.shared.Trace = b.clock, b.log, b.trace
 	if b.listeners, err = cfg.listeners(b.gate, b.serve, opts); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)

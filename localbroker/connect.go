@@ -66,6 +66,9 @@ func (c *conn) connect(req *wire.Connect) error {
 	c.out.room = s.out.Room
 	c.out.mu.Unlock()
 	s.identity.Store(c.identity)
+	if answer.SessionPresent {
+		c.broker.board.Changed() // who gets what was decided by the rights of the connection before
+	}
 	s.setConn(c)
 	c.broker.gate.established(c.Conn)
 	s.out.Attach(c, outbound.LinkOptions{

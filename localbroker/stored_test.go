@@ -22,7 +22,13 @@ type lasting struct {
 }
 
 func newLasting(t *testing.T, level spool.Level) *lasting {
+	return newLastingWith(t, level, func(*Config) {})
+}
+
+// newLastingWith is newLasting with something changed.
+func newLastingWith(t *testing.T, level spool.Level, change func(*Config)) *lasting {
 	cfg := testConfig()
+	change(&cfg)
 	cfg.Storage.Level = level
 	cfg.Limits.QueueSize = 1 << 20
 	l := &lasting{t: t, cfg: cfg, opts: Options{Data: t.TempDir(), Points: points("u", "i")}}

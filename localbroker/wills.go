@@ -84,7 +84,7 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 // has asked who the client of a stored will is before it comes back.
 func (b *Broker) mayLeave(s *session, topic string) bool {
 	if identity := s.identity.Load(); identity != nil {
-		return b.rules.MayPublish(identity, topic)
+		return b.rules.Recheck(identity) == nil && b.rules.MayPublish(identity, topic)
 	}
 	_, point := (*b.pointTopics.Load())[topic]
 	return !point

@@ -320,6 +320,7 @@ func (s *Session) messageOf(r *mapping.Record) (m wire.Message, how How, ok bool
 	}
 	if to != nil {
 		how, ok = to.How, to.ClientID == s.cfg.ClientID && to.How.QoS > 0
+		ok = ok && (s.cfg.Shared.May == nil || s.cfg.Shared.May(s, m.Topic))
 	} else {
 		var want Want
 		want, ok = s.drain.matcher.topic(s, m.Topic).at(r.Seq)

@@ -1,0 +1,100 @@
+package localbroker
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"sluice/configs"
+	"sluice/localbroker/spool"
+	"sluice/localbroker/wire"
+)
+
+// rewriteUsers replaces text in a users file.
+func rewriteUsers(t *testing.T, path configs.Path, old, new string) {
+	t.Helper()
+	data, err := os.ReadFile(string(path))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(data), old) {
+		t.Fatalf("%q is not in the users file", old)
+	}
+	if err := os.WriteFile(string(path), []byte(strings.Replace(string(data), old, new, 1)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestASessionComesBackWithOtherRights takes a user's right to read away while
+// its client is away with a stored session: neither what waits nor what comes
+// then is for it.
+func TestASessionComesBackWithOtherRights(t *testing.T) {
+	for _, filter := range []string{"extra/#", "$share/g/extra/#"} {
+		for _, noticed := range []bool{false, true} {
+			for _, restart := range []bool{false, true} {
+				t.Run(fmt.Sprint(filter, " noticed ", noticed, " restart ", restart), func(t *testing.T) {
+					users := usersPath(t, testUsers)
+					l := newLastingWith(t, spool.Sync, func(c *Config) { c.Users = users })
+					w := login(t, l.started, 5, "panel", "hmi", "secret")
+					w.expect(0x20)
+					if code := w.subscribe(filter, 1); code != 1 {
+						t.Fatalf("granted %#x", code)
+					}
+					w.subscribe("lan/end", 1)
+					_ = w.conn.Close()
+					boss := login(t, l.started, 5, "boss", "admin", "secret")
+					boss.expect(0x20)
+					boss.publishAll("extra/x", 1, "waits")
+					rewriteUsers(t, users, "read: [extra/#]", "read: []")
+					switch {
+					case restart:
+						l.restart()
+						boss = login(t, l.started, 5, "boss", "admin", "secret")
+						boss.expect(0x20)
+						boss.publishAll("extra/x", 1, "waits too")
+					case noticed:
+						_ = l.rules.Refresh()
+						l.rightsChanged()
+						boss.publishAll("extra/x", 1, "waits too")
+					}
+					w = login(t, l.started, 5, "panel", "hmi", "secret")
+					if body := w.expect(0x20); body[0] != 1 {
+						t.Fatal("the session is gone")
+					}
+					boss.publish("extra/x", "live", 0, 0, false)
+					boss.publishAll("extra/x", 1, "live")
+					boss.publishAll("lan/end", 1, "end")
+					if m := w.publication(); m.topic != "lan/end" {
+						t.Errorf("got %s %q", m.topic, m.payload)
+					}
+				})
+			}
+		}
+	}
+}
+
+// TestAWillAsksForTheRightsOfNow takes a user's right to publish away while its
+// will waits, and the user himself: nobody looks at clients that are away.
+func TestAWillAsksForTheRightsOfNow(t *testing.T) {
+	for _, old := range []string{"write: [lan/hmi/#", "name: hmi"} {
+		t.Run(old, func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Users = usersPath(t, testUsers)
+			b := start(t, cfg, Options{})
+			boss := login(t, b, 5, "boss", "admin", "secret")
+			boss.expect(0x20)
+			boss.subscribe("lan/#", 0)
+			w := dial(t, b.address, 5)
+			w.send(w.connectFrame("panel", 0xc4, 60, []byte{0x11, 0, 0, 0, 0}, []byte{0}, text("lan/hmi/gone"), text("gone"), text("hmi"), text("secret")))
+			w.expect(0x20)
+			rewriteUsers(t, cfg.Users, old, strings.Replace(old, "hmi", "other", 1))
+			_ = w.conn.Close()
+			eventually(t, func() bool { s := b.Stats(); return s.Sessions == 1 && s.Refused[wire.RefusedACL]+s.Received > 0 })
+			boss.publish("lan/end", "", 0, 0, false)
+			if m := boss.publication(); m.topic != "lan/end" {
+				t.Errorf("got %s %q", m.topic, m.payload)
+			}
+		})
+	}
+}
