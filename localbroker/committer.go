@@ -87,12 +87,18 @@ func newCommitter(log Appender, deliver func(*job), count *counters, logger *slo
 	return q
 }
 
-// size returns what a job holds, about, in bytes.
-func (j *job) size() int {
-	if j.message == nil {
-		return 0
+// size returns what a job holds, about, in bytes: the message, and what each of
+// the stored sessions that have their own copy gets.
+func (j *job) size() (n int) {
+	if j.message != nil {
+		n = j.message.Size()
 	}
-	return j.message.Size()
+	for i := range j.queued {
+		if m := j.queued[i].Message; m != nil {
+			n += len(m.Topic) + len(m.Payload)
+		}
+	}
+	return n
 }
 
 // put adds a job, waiting while too much waits. It returns errStopping during
@@ -156,11 +162,18 @@ func (q *committer) next(group []job) []job {
 	if i := slices.IndexFunc(q.jobs[:n], func(j job) bool { return j.late != nil }); i >= 0 {
 		n = max(i, 1) // a group of its own
 	}
+	bytes := 0
+	for i := range n {
+		size := q.jobs[i].size()
+		if i > 0 && bytes+size > commitBytes {
+			n = i // a frame of the logs has its bound, and one large job must not take others with it
+			break
+		}
+		bytes += size
+	}
+	q.bytes -= bytes
 	clear(group[:cap(group)])
 	group = append(group[:0], q.jobs[:n]...)
-	for i := range group {
-		q.bytes -= group[i].size()
-	}
 	clear(q.jobs[:n])
 	if q.jobs = q.jobs[n:]; len(q.jobs) == 0 {
 		q.jobs = nil

@@ -71,7 +71,7 @@ func (c *conn) publish() error {
 			return nil
 		}
 	}
-	if m.Retain && !b.board.Fits(m) {
+	if m.Retain && !b.mayRetain(m) {
 		b.count.refuse(wire.RefusedRetained)
 		c.noteRefused(wire.RefusedRetained, m.Topic)
 		s.refuse(c, p.ID, m.QoS, wire.CodeQuota)
@@ -141,6 +141,12 @@ func (b *Broker) route(j *job) {
 	if m.QoS == 2 && j.conn != nil && j.session.stored() {
 		j.ops, j.once = append(j.ops, state.PutReceived(j.session.id, j.id)), len(j.queued) > 0
 	}
+}
+
+// mayRetain reports whether a message may be retained: it fits within the
+// limits, and into a record of the state, where it would take others with it.
+func (b *Broker) mayRetain(m *wire.Message) bool {
+	return b.board.Fits(m) && (b.disk().store == nil || m.Size() <= state.MaxValue)
 }
 
 // upstream reports whether the messages of a topic go into the log.

@@ -17,7 +17,7 @@ func (c *conn) offer(m *wire.Message) error {
 	if !ok {
 		return nil
 	}
-	if !b.board.Fits(offered) {
+	if !b.mayRetain(offered) {
 		b.count.refuse(wire.RefusedRetained)
 		c.noteRefused(wire.RefusedRetained, offered.Topic)
 		return nil

@@ -26,6 +26,9 @@ const (
 	stateFolder = "state" // sessions, subscriptions, QoS 2 identifiers, retained messages
 )
 
+// stateSize bounds the state besides the retained messages, bytes.
+const stateSize = 64 << 20
+
 // storage is where sessions and their messages are.
 type storage struct {
 	queue      *spool.Spool // the session log; nil: there is none
@@ -86,6 +89,7 @@ func (b *Broker) openStorage(d *storage) error {
 	}
 	d.store, err = state.Open(filepath.Join(b.data, stateFolder), state.Config{
 		Level: level, SyncInterval: log.SyncInterval, Backup: backupFolder(b.cfg.Storage.Backup, stateFolder),
+		MaxSize: stateSize + int64(b.cfg.Limits.RetainedSize),
 	}, b.log)
 	if err != nil {
 		return errors.Join(err, queue.Close())

@@ -60,7 +60,7 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 	j := job{session: s, stamp: b.clock.Now()}
 	if b.mayLeave(s, m.Topic) {
 		b.stampDeath(m)
-		if m.Retain && !b.board.Fits(m) {
+		if m.Retain && !b.mayRetain(m) {
 			b.count.refuse(wire.RefusedRetained)
 			m.Retain = false
 		}
