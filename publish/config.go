@@ -191,8 +191,16 @@ func (c Config) Effective() Config {
 	if c.AckTimeout == 0 {
 		c.AckTimeout = c.Keepalive * 3 / 2
 	}
+	if c.QoS == 2 {
+		c.Window = min(c.Window, mostQoS2)
+	}
 	return c
 }
+
+// mostQoS2 is how many messages of QoS 2 may be under way: Mosquitto takes 20 in
+// its default configuration, holds as many more, and closes the connection over
+// the next. MQTT 3.1.1 has no way to ask.
+const mostQoS2 = 20
 
 // IsSparkplug reports whether the upstream is an edge node of Sparkplug.
 func (c *Config) IsSparkplug() bool { return c.Payload == payloadSparkplug }

@@ -57,8 +57,9 @@ func startMosquitto(t *testing.T) *mosquitto {
 		t.Fatal(err)
 	}
 	config := "user " + me.Username + "\n" + "per_listener_settings true\npersistence false\nmax_queued_messages 0\nlog_dest stderr\nlog_type all\n"
-	for _, k := range kinds {
-		b.port[k.name] = freePort(t)
+	free := freePorts(t, len(kinds))
+	for i, k := range kinds {
+		b.port[k.name] = free[i]
 		config += fmt.Sprintf("listener %d 127.0.0.1\n%s", b.port[k.name], k.config)
 	}
 	b.run(config, len(kinds))
@@ -66,16 +67,20 @@ func startMosquitto(t *testing.T) *mosquitto {
 	return b
 }
 
-// freePort returns a port that the kernel has just given and taken back: the
-// broker cannot be told to choose one itself.
-func freePort(t *testing.T) int {
+// freePorts returns n ports that the kernel has just given and taken back, all
+// different: the broker cannot be told to choose them itself.
+func freePorts(t *testing.T, n int) []int {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	ports := make([]int, n)
+	for i := range ports {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		ports[i] = l.Addr().(*net.TCPAddr).Port
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	return ports
 }
 
 // run starts the process and returns when all listeners are open.
