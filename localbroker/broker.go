@@ -81,9 +81,10 @@ type Broker struct {
 	wills     sync.WaitGroup // delayed wills
 	byOut     sync.Map       // *outbound.Session to *session
 	// storedCount is how many sessions are stored, pointsSet how often
-	// SetPoints was called.
+	// SetPoints was called, rightsSet how often rightsChanged was.
 	storedCount atomic.Int64
 	pointsSet   atomic.Uint64
+	rightsSet   atomic.Uint64
 	pointTopics atomic.Pointer[map[string]struct{}]
 
 	storage atomic.Pointer[storage]
@@ -316,19 +317,24 @@ func (b *Broker) conns() []*conn {
 // rightsChanged asks for the rights of all connected clients again, and ends the
 // connections of those that have none any more.
 func (b *Broker) rightsChanged() {
+	b.rightsSet.Add(1)
 	for _, s := range b.allSessions() {
-		c := s.connection()
-		if c == nil {
-			continue
-		}
-		if refused := b.rules.Recheck(c.identity); refused != nil {
-			b.count.refuse(refused.Cause)
-			c.unwelcome.Store(true)
-			c.disconnect(refused.Code)
-			_ = c.Close() // never fails
+		if c := s.connection(); c != nil {
+			c.recheck()
 		}
 	}
 	b.board.Changed()
+}
+
+// recheck asks for the rights of the client again, and ends the connection if it
+// has none any more.
+func (c *conn) recheck() {
+	if refused := c.broker.rules.Recheck(c.identity); refused != nil {
+		c.broker.count.refuse(refused.Cause)
+		c.unwelcome.Store(true)
+		c.disconnect(refused.Code)
+		_ = c.Close() // never fails
+	}
 }
 
 // mayRead reports whether a session may be delivered a topic.

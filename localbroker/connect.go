@@ -46,6 +46,7 @@ func (c *conn) connect(req *wire.Connect) error {
 		answer.AssignedClientID = req.ClientID // [MQTT-3.1.3-6]
 	}
 	c.asked = req.ClientID
+	rights := c.broker.rightsSet.Load()
 	if refused := c.login(req); refused != nil {
 		return c.reject(req, refused)
 	}
@@ -76,6 +77,9 @@ func (c *conn) connect(req *wire.Connect) error {
 	})
 	c.broker.count.enter()
 	c.noteConnect()
+	if c.broker.rightsSet.Load() != rights {
+		c.recheck() // while it waited for its turn to log in, or for the session
+	}
 	c.Flush()
 	return nil
 }

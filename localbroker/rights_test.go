@@ -3,6 +3,7 @@ package localbroker
 import (
 	"fmt"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -96,5 +97,31 @@ func TestAWillAsksForTheRightsOfNow(t *testing.T) {
 				t.Errorf("got %s %q", m.topic, m.payload)
 			}
 		})
+	}
+}
+
+// TestAUserIsTakenOutWhileItLogsIn has the users file change between the answer
+// to the password and the session: nobody looks at the client later.
+func TestAUserIsTakenOutWhileItLogsIn(t *testing.T) {
+	users := usersPath(t, testUsers)
+	l := newLastingWith(t, spool.Buffered, func(c *Config) { c.Users = users })
+	login(t, l.started, 5, "panel", "hmi", "secret").expect(0x20)
+	l.mu.Lock()
+	s := l.sessions["panel"]
+	l.mu.Unlock()
+	s.life.Lock()
+	w := login(t, l.started, 5, "panel", "hmi", "secret")
+	w.send(frame(0xc0))
+	eventually(t, func() bool { // it has logged in and waits for the session
+		stacks := make([]byte, 1<<20)
+		return strings.Contains(string(stacks[:runtime.Stack(stacks, true)]), "(*Broker).find")
+	})
+	rewriteUsers(t, users, "name: hmi", "name: other")
+	_ = l.rules.Refresh()
+	l.rightsChanged()
+	s.life.Unlock()
+	w.expect(0x20)
+	if body := w.expect(0xe0); body[0] != 0x98 { // and no PINGRESP before
+		t.Errorf("disconnect % x", body)
 	}
 }
