@@ -71,7 +71,7 @@ func (b *Broker) openStorage(d *storage) error {
 		level = spool.Memory
 	}
 	log := spool.Config{
-		Level: level, Max: b.cfg.Storage.MaxSize, Full: spool.DropOldest, SyncInterval: b.cfg.Storage.SyncInterval,
+		Level: level, Max: b.cfg.Storage.MaxSize, Full: spool.DropOldest, Refuse: true, SyncInterval: b.cfg.Storage.SyncInterval,
 		Backup: backupFolder(b.cfg.Storage.Backup, logFolder),
 	}
 	if log.SyncInterval == 0 {

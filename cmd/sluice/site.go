@@ -133,6 +133,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	problems = append(problems, s.forgetProblems(doc)...)
 	problems = append(problems, s.topicProblems(doc)...)
 	problems = append(problems, s.brokerProblems(doc)...)
+	problems = append(problems, s.diskProblems(doc)...)
 	problems = configs.Sort(problems)
 	if configs.Refused(problems) {
 		return s.refuse(problems)

@@ -112,7 +112,7 @@ func (s *Spool) makeRoom() error {
 	// A disk that is fuller than the bound foresaw is the bound. One segment
 	// is given for one: when somebody else fills the disk, our data must not
 	// be fed to him all at once.
-	if s.cfg.Full == Stop {
+	if s.cfg.Full == Stop || s.cfg.Refuse {
 		return nil
 	}
 	free, err := s.fs.Free(s.dir)

@@ -254,6 +254,58 @@ func TestFullDiskRefusesAndRecovers(t *testing.T) {
 	}
 }
 
+// TestRefuseKeepsWhatWasTaken: a disk that others fill costs nothing of what
+// was promised; max does.
+func TestRefuseKeepsWhatWasTaken(t *testing.T) {
+	for _, level := range []Level{Buffered, Sync} {
+		t.Run(string(level), func(t *testing.T) {
+			fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+			clock, cfg := newClock(), testConfig(level)
+			cfg.Max, cfg.SegmentSize, cfg.Refuse = 4*minSegmentSize, minSegmentSize, true
+			s, err := open("/log", cfg, clock, quiet, fsys)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := mustCursor(t, s, "up")
+			total := 0
+			for s.Stats().Segments < 3 {
+				mustAppend(t, s, poll(clock, total, 20))
+				total += 20
+			}
+			fsys.free = minSegmentSize - 1
+			fsys.fault = func(op, name string) error {
+				if op == "preallocate" && fsys.free < minSegmentSize {
+					return syscall.ENOSPC
+				}
+				return nil
+			}
+			for err = nil; err == nil; {
+				if err = s.Append(poll(clock, total, 20)); err == nil {
+					total += 20
+				}
+			}
+			var disk *DiskError
+			if !errors.As(err, &disk) || !errors.Is(err, syscall.ENOSPC) {
+				t.Fatalf("a full disk answers %v", err)
+			}
+			values, drops := drain(t, c)
+			if wantValues(t, values, upTo(0, total)); len(drops) > 0 {
+				t.Errorf("lost %v", drops)
+			}
+			fsys.free = 64 << 20
+			mustCursor(t, s, "away")
+			for range 5000 {
+				mustAppend(t, s, poll(clock, total, 20))
+				total += 20
+			}
+			if n := s.Stats().Dropped["full-oldest"]; n == 0 {
+				t.Error("nothing was dropped beyond max")
+			}
+			closeSpool(t, s)
+		})
+	}
+}
+
 func TestSpillWritesNothingWhileEverybodyAcknowledges(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))

@@ -63,6 +63,9 @@ type Config struct {
 	// MaxAge bounds the age of what is kept; 0 for no bound.
 	MaxAge time.Duration `yaml:"max_age"`
 	Full   Full          `yaml:"full"`
+	// Refuse: a disk that is full before Max refuses records instead of giving
+	// up old ones, whatever Full says.
+	Refuse bool `yaml:"-"`
 	// SegmentSize is the size of a file, 64 KiB to 64 MiB. 0 chooses 4 MiB, or
 	// a sixteenth of Max if that is less.
 	SegmentSize configs.Size `yaml:"segment_size"`

@@ -37,11 +37,18 @@ func (f osFile) Preallocate(size int64) error {
 }
 
 func (osFS) Free(dir string) (int64, error) {
+	_, free, err := Disk(dir)
+	return free, err
+}
+
+// Disk returns the size of the file system that dir is on, and what may still be
+// written there, bytes. The error is the operating system's.
+func Disk(dir string) (size, free int64, err error) {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
-		return 0, err
+		return 0, 0, err
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return int64(st.Blocks) * int64(st.Bsize), int64(st.Bavail) * int64(st.Bsize), nil
 }
 
 func (osFS) Lock(dir string) (io.Closer, error) {

@@ -185,11 +185,16 @@ func TestTorturePowerCut(t *testing.T) {
 // TestTinyDisk: a full tmpfs refuses, keeps what was promised, takes records
 // again when there is space.
 func TestTinyDisk(t *testing.T) {
+	t.Run("stop", func(t *testing.T) { tinyDisk(t, Stop, false) })
+	t.Run("refuse", func(t *testing.T) { tinyDisk(t, DropOldest, true) })
+}
+
+func tinyDisk(t *testing.T, full Full, refuse bool) {
 	at := t.TempDir()
 	command(t, "mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", at)
 	defer command(t, "umount", at)
 	clock, cfg := newClock(), testConfig(Sync)
-	cfg.Full, cfg.Max = Stop, 64<<20
+	cfg.Full, cfg.Refuse, cfg.Max = full, refuse, 64<<20
 	s := mustOpen(t, filepath.Join(at, "spool"), cfg, clock)
 	c := mustCursor(t, s, "up")
 	taken, refused := []int64{}, 0

@@ -122,7 +122,18 @@ func open(dir string, cfg Config, clock sources.Clock, log *slog.Logger, fsys fi
 	if err := s.recover(); err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	s.warnOfFullDisk()
 	return s, nil
+}
+
+// warnOfFullDisk tells at the start what would otherwise be an error of the
+// first Append. What cannot be measured is no reason to warn.
+func (s *Spool) warnOfFullDisk() {
+	need := int64(s.cfg.SegmentSize)
+	if free, err := s.fs.Free(s.dir); s.cfg.Level != Memory && err == nil && free < need {
+		s.log.Warn("the disk has no room for the next file of the log: free some space, or choose a smaller size",
+			"folder", s.dir, "needed", need, "free", free)
+	}
 }
 
 // Run does the regular work every SyncInterval until ctx is done: it forces

@@ -243,7 +243,11 @@ func (s *Spool) create(first uint64, p piece) error {
 		err = s.fs.SyncDir(s.dir)
 	}
 	if err != nil {
-		return diskError("create", name, errors.Join(err, f.Close(), s.fs.Remove(path)))
+		err = errors.Join(err, f.Close(), s.fs.Remove(path))
+		if free, unknown := s.fs.Free(s.dir); unknown == nil && free < size {
+			err = fmt.Errorf("a file of %d KiB and %d KiB free: %w", size>>10, free>>10, err)
+		}
+		return diskError("create", name, err)
 	}
 	s.activeF = f
 	g := &segment{header: h, name: name, last: first - 1, end: int64(len(b)), size: size, dict: p.dict}
