@@ -143,7 +143,7 @@ func (n *Node) receiveCommand(topic, device string, payload []byte, retained boo
 	for i := range p.Metrics {
 		m := &p.Metrics[i]
 		n.stats.Commands++
-		if device == "" && n.control(topic, m, now) {
+		if device == "" && n.control(topic, p, m, now) {
 			continue
 		}
 		if text := n.command(topic, device, p, m); text != "" {
@@ -160,7 +160,7 @@ func (n *Node) refuse(topic, metric, why string) {
 
 // control carries out a command for the edge node itself. It is false if m is
 // none.
-func (n *Node) control(topic string, m *Metric, now time.Time) bool {
+func (n *Node) control(topic string, p *Payload, m *Metric, now time.Time) bool {
 	if m.Name == "" {
 		return false
 	}
@@ -177,10 +177,8 @@ func (n *Node) control(topic string, m *Metric, now time.Time) bool {
 			n.leave = true
 		}
 	case metricReboot:
-		if on && n.cfg.Reboot && n.o.Reboot != nil {
-			n.o.Reboot()
-		} else if on {
-			n.refuse(topic, m.Name, "restarting by hosts is not allowed: sparkplug.reboot in the site file")
+		if on {
+			n.reboot(topic, m, sent(p, m))
 		}
 	default:
 		return false
@@ -208,12 +206,36 @@ func (n *Node) command(topic, device string, p *Payload, m *Metric) string {
 	if err != nil {
 		return err.Error()
 	}
-	w := Write{Point: target.point, Value: v, Topic: topic}
-	if at := max(m.Timestamp, p.Timestamp); at != 0 {
-		w.Sent = time.UnixMilli(int64(min(at, 1<<52))).UTC()
-	}
-	n.o.Write(w)
+	n.o.Write(Write{Point: target.point, Value: v, Topic: topic, Sent: sent(p, m)})
 	return ""
+}
+
+// sent returns when a host says that it has sent the command m of p; zero if it
+// does not say.
+func sent(p *Payload, m *Metric) time.Time {
+	if at := max(m.Timestamp, p.Timestamp); at != 0 {
+		return time.UnixMilli(int64(min(at, 1<<52))).UTC()
+	}
+	return time.Time{}
+}
+
+// rebootExpiry is how old a request to restart may be; by a host's clock that is
+// ahead it may be as young.
+const rebootExpiry = 5 * time.Minute
+
+// reboot has the program started anew, if that is allowed and the command is not an old one.
+func (n *Node) reboot(topic string, m *Metric, sent time.Time) {
+	age := n.o.Now().Sub(sent)
+	switch {
+	case !n.cfg.Reboot || n.o.Reboot == nil:
+		n.refuse(topic, m.Name, "restarting by hosts is not allowed: sparkplug.reboot in the site file")
+	case !sent.IsZero() && !n.clockReady():
+		n.refuse(topic, m.Name, "it names a time, and the gateway's clock is not right yet")
+	case !sent.IsZero() && age.Abs() > rebootExpiry:
+		n.refuse(topic, m.Name, "it was sent more than 5 minutes ago, or the host's clock is wrong")
+	default:
+		n.o.Reboot(topic)
+	}
 }
 
 // target finds the metric of a command, by name or by alias.

@@ -45,7 +45,7 @@ type Config struct {
 	// RebirthPause is the least time between two births that hosts ask for;
 	// the first is answered at once. 0s to 5m.
 	RebirthPause time.Duration `yaml:"rebirth_pause"`
-	// Reboot lets hosts restart the gateway's program.
+	// Reboot lets hosts have the gateway's program started anew.
 	Reboot bool `yaml:"reboot"`
 	// Properties are further metrics of the edge node, by name, as text, such
 	// as "Properties/Location": "Hall 3".

@@ -63,10 +63,10 @@ type Options struct {
 	Sequence   Sequence
 	// Servers is how many servers the upstream can choose from.
 	Servers int
-	// Write takes commands for points and Reboot restarts the program; nil
-	// where there are none.
+	// Write takes commands for points. Reboot has the program started anew if it
+	// may be; topic is that of the command. nil where there are none.
 	Write  func(Write)
-	Reboot func()
+	Reboot func(topic string)
 	Log    *slog.Logger // nil: none
 }
 

@@ -97,7 +97,7 @@ func (r *rig) start() {
 			}
 			return list
 		},
-		Write: func(w Write) { r.writes = append(r.writes, w) }, Reboot: func() { r.reboots++ }})
+		Write: func(w Write) { r.writes = append(r.writes, w) }, Reboot: func(string) { r.reboots++ }})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -322,6 +322,38 @@ func TestNodeControls(t *testing.T) {
 	}
 }
 
+// TestNodeReboots: a request that is old, or whose age cannot be told, does
+// nothing; hosts need not say when they have sent it.
+func TestNodeReboots(t *testing.T) {
+	at := func(d time.Duration) uint64 { return uint64(start.Add(d).UnixMilli()) }
+	for name, c := range map[string]struct {
+		payload, metric uint64
+		retained, dark  bool
+		want            int
+	}{
+		"now":                   {at(0), at(0), false, false, 1},
+		"without time":          {0, 0, false, false, 1},
+		"4 minutes old":         {at(-4 * time.Minute), 0, false, false, 1},
+		"6 minutes old":         {at(-6 * time.Minute), 0, false, false, 0},
+		"6 minutes old, metric": {0, at(-6 * time.Minute), false, false, 0},
+		"6 minutes to come":     {at(6 * time.Minute), 0, false, false, 0},
+		"retained":              {at(0), at(0), true, false, 0},
+		"no clock":              {at(0), at(0), false, true, 0},
+		"no clock, no time":     {0, 0, false, true, 1},
+	} {
+		r := newRig(t, func(c *Config) { c.Reboot = true })
+		r.connect("a", "")
+		r.node.o.ClockReady = func() bool { return !c.dark }
+		m := Metric{Name: metricReboot, Timestamp: c.metric, Datatype: Boolean, Value: sources.Bool(true)}
+		r.node.Receive(r.node.ncmd, AppendPayload(nil, &Payload{Timestamp: c.payload, Metrics: []Metric{m}}), c.retained, r.now)
+		m.Value = sources.Bool(false) // asks for nothing
+		r.command("NCMD", "", m)
+		if r.reboots != c.want || r.node.Stats().Refused != uint64(1-c.want) {
+			t.Errorf("%s: %d restarts, %d refused", name, r.reboots, r.node.Stats().Refused)
+		}
+	}
+}
+
 // TestNodeIgnoresNonsense: nothing that is published to it does harm, and the
 // log is not flooded.
 func TestNodeIgnoresNonsense(t *testing.T) {

@@ -127,6 +127,8 @@ type upstreamForecast struct {
 	Order    string  `json:"order"`
 	Messages float64 `json:"messages_per_second"` // at most: reports on change make it less
 	PerDay   float64 `json:"bytes_per_day"`       // about
+	// HostsMay is what Sparkplug hosts may do besides reading, in words.
+	HostsMay []string `json:"hosts_may,omitempty"`
 }
 
 type bufferForecast struct {
@@ -190,6 +192,7 @@ func (s *site) forecast() *forecast {
 		if cfg.IsSparkplug() {
 			group, node := s.edgeNode(&cfg)
 			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytesPerSample+polls*(packetBytes+40)
+			u.HostsMay = hostsMay(cfg.Sparkplug)
 		}
 		u.PerDay = bytes * 86400
 		f.Upstreams = append(f.Upstreams, u)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"strings"
 	"text/tabwriter"
 	"time"
 
@@ -64,6 +65,9 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 		u := &f.Upstreams[i]
 		fmt.Fprintf(b, "\nupstream %s at %s: %s to %s, %s\n  at most %s messages/s, about %s/day\n", u.Name, u.Server, u.Payload,
 			u.Topic, u.Order, digits(u.Messages), size(u.PerDay))
+		if len(u.HostsMay) > 0 {
+			fmt.Fprintf(b, "  hosts may %s\n", strings.Join(u.HostsMay, ", "))
+		}
 	}
 	f.Buffer.print(b)
 	f.Broker.print(b)

@@ -36,13 +36,19 @@ type gateway struct {
 	devices deviceStates
 	audit   *command.Audit // of commands; nil before the first field
 	started time.Time
-	keeper  *stage // regular work of the spool, and the watch over the clock
-	control *stage // answers `sluice broker`
-	askLog  inquiry
-	former  formerUpstreams
-	trace   trace.Log // what clients of the local broker send and get, for who asks
-	logging *stage    // the message log of the site file; nil without
-	logged  trace.Config
+	// restarts holds the request of a host. restarted is the last one that was
+	// granted, before this start; nobody changes it. refusedRestart is of the
+	// goroutine of run.
+	restarts       chan restart
+	restarted      restartNote
+	refusedRestart time.Time
+	keeper         *stage // regular work of the spool, and the watch over the clock
+	control        *stage // answers `sluice broker`
+	askLog         inquiry
+	former         formerUpstreams
+	trace          trace.Log // what clients of the local broker send and get, for who asks
+	logging        *stage    // the message log of the site file; nil without
+	logged         trace.Config
 
 	mu        sync.Mutex // guards all below
 	site      *site

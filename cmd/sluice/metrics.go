@@ -15,6 +15,9 @@ func (g *gateway) Metrics(m *dashboard.Metrics) {
 	m.Gauge("sluice_build_info", "Always 1; the labels say which program runs.", 1,
 		label("version", s.Build.Version), label("go", s.Build.Go))
 	m.Gauge("sluice_start_time_seconds", "When the process started, since 1970.", float64(s.Started.Unix()))
+	if s.Restarted != nil {
+		m.Gauge("sluice_restarted_time_seconds", "When a Sparkplug host last had the program started anew, since 1970.", float64(s.Restarted.At.Unix()))
+	}
 	m.Flag("sluice_clock_trusted", "Whether the system clock can be believed.", s.Clock.Trusted)
 	m.Gauge("sluice_devices_disabled", "Devices that errors in the site file keep from running.", float64(len(s.Disabled)))
 	if s.Reload != nil {

@@ -33,7 +33,13 @@ func (a *app) runCommand() *cobra.Command {
 			}
 			return nil
 		},
-		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) { return result{}, run(ctx, path, level, a.errs) }),
+		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) {
+			again, err := run(ctx, path, level, a.errs)
+			if again {
+				err = startAgain(ctx)
+			}
+			return result{}, err
+		}),
 	}
 	c.Flags().StringVarP(&path, "config", "c", path, "site file")
 	c.Flags().StringVar(&level, "log-level", "", "debug, info, warn or error, instead of log.level in the site file")
@@ -43,18 +49,19 @@ func (a *app) runCommand() *cobra.Command {
 
 // run is the composition root: it makes the parts in the order in which data
 // passes through them, runs them until ctx is done, and ends them in the same
-// order.
-func run(ctx context.Context, path, level string, logs io.Writer) error {
+// order. again says that a host wants it started anew, whatever the error of the
+// end, which is logged.
+func run(ctx context.Context, path, level string, logs io.Writer) (again bool, err error) {
 	hangUp := make(chan os.Signal, 1) // from here on SIGHUP ends nothing
 	signal.Notify(hangUp, syscall.SIGHUP)
 	defer signal.Stop(hangUp)
 	s, problems, err := loadSite(path)
 	if err != nil {
-		return err
+		return false, err
 	}
-	g := &gateway{build: thisBuild(), values: new(dashboard.Values), started: time.Now().UTC()}
+	g := &gateway{build: thisBuild(), values: new(dashboard.Values), started: time.Now().UTC(), restarts: make(chan restart, 1)}
 	if err := g.level.fix(level); err != nil {
-		return fail(exitUsage, err, "use debug, info, warn or error")
+		return false, fail(exitUsage, err, "use debug, info, warn or error")
 	}
 	g.level.follow(s.Log)
 	g.log = newLogger(logs, s.Log.Format, &g.level, os.Getenv("JOURNAL_STREAM") != "")
@@ -63,29 +70,33 @@ func run(ctx context.Context, path, level string, logs io.Writer) error {
 
 	trust, err := hostclock.ParseTrust(s.Clock.Trust)
 	if err != nil {
-		return fail(exitConfig, err, "")
+		return false, fail(exitConfig, err, "")
 	}
 	g.clock = hostclock.New(hostclock.Config{Trust: trust, Built: g.build.Built})
 	if g.spool, err = openSpool(s, g.clock, g.log); err != nil {
-		return err
+		return false, err
 	}
 	if floor := g.spool.Floor(); !floor.IsZero() {
 		g.clock.NotBefore(floor.UnixNano())
 	}
 	if g.machine, err = machineID(s.Buffer.Dir); err != nil {
-		return errors.Join(err, g.spool.Close())
+		return false, errors.Join(err, g.spool.Close())
 	}
+	g.restarted = readRestart(s.Buffer.Dir)
 	p, err := g.prepare(s, nil)
 	if err != nil {
-		return errors.Join(err, g.spool.Close())
+		return false, errors.Join(err, g.spool.Close())
 	}
 	g.openFormer(s.Buffer.Dir)
 	g.reviewFormer(s)
 	g.keeper = startStage("keeper", g.log, g.spool.Run, g.watchClock)
 	g.start(p)
 	g.control = startStage("control", g.log, g.serveControl)
-	g.serve(ctx, hangUp, newNotifier(os.Getenv))
-	return g.stop()
+	again = g.serve(ctx, hangUp, newNotifier(os.Getenv))
+	if err = g.stop(); err != nil && again {
+		g.log.Error("the end before the new start", "err", err)
+	}
+	return again, err
 }
 
 // openSpool opens the log. A folder that cannot be used ends the process.

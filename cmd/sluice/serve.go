@@ -16,8 +16,9 @@ const lookInterval = 5 * time.Second
 
 // serve tells systemd that the gateway runs, reloads when hangUp says so, and
 // keeps the watchdog quiet for as long as every stage makes progress. It
-// returns when ctx is done. Between whiles it looks after former upstreams.
-func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier) {
+// returns when ctx is done, or when a host may have the program started anew.
+// Between whiles it looks after former upstreams.
+func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier) (again bool) {
 	interval := lookInterval
 	if n.watchdog > 0 {
 		interval = min(interval, n.watchdog/3)
@@ -31,7 +32,13 @@ func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier
 		case <-ctx.Done():
 			g.log.Info("gateway stops")
 			g.notify(n.stopping())
-			return
+			return false
+		case r := <-g.restarts:
+			if g.grantRestart(r) {
+				// To systemd this is no end: it would stop the process for good.
+				g.notify(n.reloading())
+				return true
+			}
 		case <-hangUp:
 			g.notify(n.reloading())
 			g.reloadSite()

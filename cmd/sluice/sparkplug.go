@@ -55,9 +55,6 @@ func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Pro
 	cfg := &s.Upstreams[index]
 	at := doc.Position(configs.Join(configs.Index("upstreams", index), "payload"))
 	own := s.nodeConfig(cfg)
-	if own.Reboot {
-		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: "hosts cannot restart the program yet", Fix: "remove sparkplug.reboot"})}
-	}
 	_, err := sparkplug.New(own, sparkplug.Options{Points: s.passing(cfg), Now: time.Now, Sequence: noSequence{},
 		End: func() uint64 { return 0 }, Current: func() []mapping.Record { return nil }})
 	if err != nil {
@@ -73,6 +70,17 @@ func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Pro
 		}
 	}
 	return nil
+}
+
+// hostsMay says what hosts of an edge node may do, besides asking for births.
+func hostsMay(cfg *sparkplug.Config) (all []string) {
+	if cfg.Writes {
+		all = append(all, "write to the points that may be written")
+	}
+	if cfg.Reboot {
+		all = append(all, "have the program started anew")
+	}
+	return all
 }
 
 // noSequence is for an edge node that never connects.
@@ -100,6 +108,9 @@ func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point)
 		Servers:  len(cfg.Addresses()), Log: g.log.With("stage", "sparkplug", "upstream", cfg.Name)}
 	if own.Writes {
 		o.Write = func(w sparkplug.Write) { g.hostWrites(cfg.Name, w) }
+	}
+	if own.Reboot {
+		o.Reboot = func(topic string) { g.askRestart(restart{cfg.Name, topic}) }
 	}
 	return sparkplug.New(own, o)
 }

@@ -29,7 +29,8 @@ type status struct {
 	Site      string            `json:"site"`
 	File      string            `json:"file"`
 	Started   time.Time         `json:"started"`
-	Attention []string          `json:"attention"` // why there is no data, or not all of it
+	Restarted *restartNote      `json:"restarted,omitempty"` // the last time a host had the program started anew
+	Attention []string          `json:"attention"`           // why there is no data, or not all of it
 	Reload    *reloadNote       `json:"reload,omitempty"`
 	Clock     clockStatus       `json:"clock"`
 	Disabled  []disabledDevice  `json:"disabled"`
@@ -75,6 +76,9 @@ func (g *gateway) snapshot() *status {
 	s := &status{Build: g.build, Site: p.site.model.Name, File: p.site.path, Started: g.started, Reload: g.lastReload(),
 		Clock: clockStatus{clock.Time(), clock.Trusted, g.clock.Why()}, Disabled: []disabledDevice{},
 		Buses: []busStatus{}, MQTT: []mqtt.Stats{}, Upstreams: []upstreamStatus{}}
+	if !g.restarted.At.IsZero() {
+		s.Restarted = &g.restarted
+	}
 	for i := range p.site.model.Devices {
 		if d := &p.site.model.Devices[i]; d.Disabled {
 			s.Disabled = append(s.Disabled, disabledDevice{d.Name, d.Why})

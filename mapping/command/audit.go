@@ -27,6 +27,7 @@ const (
 	EventWrite   Event = "write"   // a value is about to be sent
 	EventResult  Event = "result"  // what became of it
 	EventRefused Event = "refused" // a command was not carried out
+	EventRestart Event = "restart" // a host has the program started anew
 	EventRepair  Event = "repair"  // a line that a crash has cut off was removed
 )
 
