@@ -14,6 +14,7 @@ import (
 
 	"sluice/sources"
 
+	"sluice/localbroker/spool"
 	"sluice/localbroker/wire"
 )
 
@@ -32,6 +33,36 @@ func TestSubscribeWithoutOptionsIsRefused(t *testing.T) {
 	bystander.ping()
 	if s := b.Stats(); s.Panics != 0 || s.Refused[wire.RefusedMalformed] != 2 {
 		t.Errorf("panics %d, refused %v", s.Panics, s.Refused)
+	}
+}
+
+// TestPanicOfAConnectHoldsNobodyUp: what a CONNECT that panics leaves behind
+// neither keeps its client out for ever nor the broker from stopping.
+func TestPanicOfAConnectHoldsNobodyUp(t *testing.T) {
+	hour := []byte{0x11, 0, 0, 0x0e, 0x10}
+	for _, before := range []string{"nothing", "a volatile session", "a stored session"} {
+		t.Run(before, func(t *testing.T) {
+			l := newLasting(t, spool.Buffered)
+			switch before {
+			case "a volatile session":
+				dial(t, l.address, 5).connect("c")
+			case "a stored session":
+				dial(t, l.address, 5).connect("c", hour...)
+			}
+			eventually(t, l.running.Load)
+			whole := l.storage.Load()
+			l.storage.Store(&storage{store: whole.store, queue: new(spool.Spool)}) // any use of it panics
+			w := dial(t, l.address, 5)
+			w.send(w.connectFrame("c", 2, 60, hour))
+			if last := w.expectClosed(); len(last) > 0 {
+				t.Errorf("answered % x", last)
+			}
+			eventually(t, func() bool { return l.count.panics.Load() == 1 })
+			l.storage.Store(whole)
+			l.session(5, "c", false)
+			l.restart()
+			l.session(5, "c", true)
+		})
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 // admit finds or makes the session of a CONNECT, ends the connection that has
 // had it so far, and returns it with its life held. What is to be kept of it
 // is kept.
-func (b *Broker) admit(c *conn, req *wire.Connect, answer *wire.Connack) (*session, *wire.Refusal) {
+func (b *Broker) admit(c *conn, req *wire.Connect, answer *wire.Connack) (admitted *session, refused *wire.Refusal) {
 	expiry := b.sessionExpiry(req.SessionExpiry)
 	if expiry != req.SessionExpiry {
 		answer.SessionExpiry = &expiry
@@ -23,6 +23,12 @@ func (b *Broker) admit(c *conn, req *wire.Connect, answer *wire.Connack) (*sessi
 	if refused != nil {
 		return nil, refused
 	}
+	defer func() {
+		if admitted == nil { // refused, or a panic
+			b.giveUp(s)
+			s.life.Unlock()
+		}
+	}()
 	var ops []state.Op
 	if !fresh {
 		b.takeOver(s)
@@ -48,7 +54,6 @@ func (b *Broker) admit(c *conn, req *wire.Connect, answer *wire.Connack) (*sessi
 		} else {
 			b.rest(s)
 		}
-		s.life.Unlock()
 		return nil, refused
 	}
 	answer.SessionPresent = !fresh // [MQTT-3.2.2-2] [MQTT-3.2.2-3]
@@ -119,13 +124,32 @@ func (b *Broker) takeOver(s *session) {
 // instead. What was kept of the old one is the caller's to delete.
 func (b *Broker) renew(old *session, owner string) *session {
 	s := &session{id: old.id, owner: owner}
+	b.close(old)
 	s.life.Lock()
 	b.mu.Lock()
 	b.sessions[s.id] = s
 	b.mu.Unlock()
-	b.close(old)
 	old.life.Unlock()
 	return s
+}
+
+// giveUp takes out a session that a panic has left half made or half closed.
+// s.life is held.
+func (b *Broker) giveUp(s *session) {
+	if s.out != nil && !s.ended {
+		return
+	}
+	s.ended = true
+	b.leaveSession(s)
+}
+
+// leaveSession takes a session out of those that are known by name.
+func (b *Broker) leaveSession(s *session) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.sessions[s.id] == s {
+		delete(b.sessions, s.id)
+	}
 }
 
 // begin makes the outbound side of a new session.
@@ -215,11 +239,7 @@ func (b *Broker) rest(s *session) {
 
 // end ends a session for good: nobody will come back to it. s.life is held.
 func (b *Broker) end(s *session) {
-	b.mu.Lock()
-	if b.sessions[s.id] == s {
-		delete(b.sessions, s.id)
-	}
-	b.mu.Unlock()
+	b.leaveSession(s)
 	b.close(s)
 	if s.stored() {
 		if err := b.keep(state.DeleteSession(s.id)...); err != nil {
