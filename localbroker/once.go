@@ -105,7 +105,7 @@ func receivedNote(group []job, failed bool) (note mapping.Record, ok bool) {
 func readNote(b []byte, each func(clientID string, id uint16)) {
 	for len(b) > 0 {
 		size, n := binary.Uvarint(b)
-		if n <= 0 || uint64(len(b)-n) < size+2 {
+		if left := len(b) - n; n <= 0 || left < 2 || size > uint64(left-2) {
 			return // of another version: then a message may come twice
 		}
 		b = b[n:]

@@ -1,6 +1,7 @@
 package localbroker
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"path/filepath"
@@ -71,6 +72,7 @@ func TestIdentifierThatCannotBeStored(t *testing.T) {
 
 func FuzzNote(f *testing.F) {
 	f.Add([]byte{1, 'c', 0, 7, 0, 0, 1})
+	f.Add(append(bytes.Repeat([]byte{0xff}, 9), 1, 0)) // a size of 2^64-1
 	f.Fuzz(func(t *testing.T, b []byte) {
 		var again []byte
 		readNote(b, func(clientID string, id uint16) {
