@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"bytes"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,6 +29,7 @@ type fakeHost struct {
 	alive   map[string]bool
 	born    map[int]bool
 	kinds   []string // "connection kind device"
+	packed  int      // compressed messages
 	samples []hostSample
 	line    *served // the latest connection
 	subs    []string
@@ -119,6 +121,9 @@ func (h *fakeHost) publish(s *served, p *packets.PublishPacket) bool {
 	if err != nil {
 		h.t.Errorf("%s: %v", p.TopicName, err)
 		return false
+	}
+	if bytes.Contains(p.Payload, []byte("SPBV1.0_COMPRESSED")) {
+		h.packed++
 	}
 	if kind == "NDEATH" {
 		return p.Qos == 0 || s.ack(p)

@@ -44,14 +44,15 @@ type Guided interface {
 }
 
 // Numbered is the part of a Conversation that numbers messages. Tail appends
-// what the payload of m lacks, at most maxTail bytes, as m goes out. It is
-// called under the lock that orders the packets and calls nothing back.
+// what the payload of m lacks, at most maxTail bytes, as m goes out, and may
+// cut m.Payload before. It is called under the lock that orders the packets
+// and calls nothing back.
 type Numbered interface {
 	Tail(dst []byte, m *mapping.Message) []byte
 }
 
 // maxTail is the most bytes that Tail adds.
-const maxTail = 8
+const maxTail = 16
 
 var _ Conversation = (*sparkplug.Node)(nil)
 

@@ -77,6 +77,25 @@ func TestTalkOverCuts(t *testing.T) {
 	})
 }
 
+// Compressed messages, which end with what they get as they go out, arrive whole.
+func TestTalkCompresses(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := newNodeRig(t, func(c *sparkplug.Config) { c.Compress, c.MaxMetrics = true, 40 })
+		r.broker.faults = func(n int, _ string) fault { return fault{cutAfter: 20 * n, rtt: 20 * time.Millisecond} }
+		r.start()
+		for range 60 {
+			r.log.add(100)
+			time.Sleep(time.Second)
+		}
+		r.drained(5 * time.Minute)
+		r.stop()
+		h.complete(r)
+		if h.packed < 100 || r.up.Stats().Connects < 3 {
+			t.Errorf("%d compressed messages, %d connects", h.packed, r.up.Stats().Connects)
+		}
+	})
+}
+
 // Nothing goes out before the primary host is online; when it goes, NDEATH and
 // DISCONNECT follow, and what it may have missed comes again.
 func TestTalkWaitsForThePrimaryHost(t *testing.T) {

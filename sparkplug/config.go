@@ -42,6 +42,10 @@ type Config struct {
 	// 256 KiB is warned about.
 	MaxMetrics int          `yaml:"max_metrics"`
 	MaxSize    configs.Size `yaml:"max_size"`
+	// Compress compresses data messages from 256 bytes on, for hosts that can
+	// read that: see "Compression" in docs/sparkplug.md. MaxSize is that of the
+	// uncompressed message. Births are never compressed.
+	Compress bool `yaml:"compress"`
 	// RebirthPause is the least time between two births that hosts ask for;
 	// the first is answered at once. 0s to 5m.
 	RebirthPause time.Duration `yaml:"rebirth_pause"`

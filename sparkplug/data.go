@@ -3,6 +3,7 @@ package sparkplug
 import (
 	"math"
 	"slices"
+	"strings"
 
 	"sluice/mapping"
 	"sluice/sources"
@@ -232,9 +233,34 @@ func (n *Node) messages(p *part) {
 			}
 			count++
 		}
-		start := len(n.buf)
-		n.buf = AppendPayload(n.buf, &Payload{Timestamp: n.now(), Metrics: rest[:count]})
+		start, now := len(n.buf), n.now()
+		n.buf = AppendPayload(n.buf, &Payload{Timestamp: now, Metrics: rest[:count]})
+		if n.cfg.Compress {
+			n.buf = n.packer.pack(n.buf, start, now)
+		}
 		n.out = append(n.out, mapping.Message{Topic: topic, Payload: n.buf[start:len(n.buf):len(n.buf)]})
 		rest = rest[count:]
 	}
+}
+
+// Tail appends to dst what the payload of m still lacks, to be written right
+// behind it: the next seq [payloads-sequence-num-incrementing], in 2 or 3 bytes, nothing for
+// messages that have none. A compressed one gets 15 bytes, and its Payload is
+// cut by 4 before. See the contract of Node for the moment.
+func (n *Node) Tail(dst []byte, m *mapping.Message) []byte {
+	kind, _, _ := strings.Cut(strings.TrimPrefix(m.Topic, n.prefix), "/")
+	if kind == "NDEATH" || kind == "spBv1.0" {
+		return dst // [payloads-ndeath-seq]
+	}
+	n.seqMu.Lock()
+	defer n.seqMu.Unlock()
+	if kind == "NBIRTH" {
+		n.seq = 0 // [topics-nbirth-seq-num], on a rebirth too
+	}
+	if isPacked(m.Payload) {
+		dst, m.Payload = appendPackedTail(dst, m.Payload, n.seq)
+	}
+	dst = appendVarintField(dst, 3, uint64(n.seq))
+	n.seq++ // 255 is followed by 0
+	return dst
 }

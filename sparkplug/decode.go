@@ -24,10 +24,25 @@ var ErrPayload = errors.New("not a Sparkplug payload")
 // fields stand, and a field that stands twice counts the second time, as
 // Protocol Buffers have it. The payload shares no memory with data. A metric
 // that has a datatype has its Value of that type; one without, or with a value
-// in another field than its type has, keeps what stood there: see Typed.
+// in another field than its type has, keeps what stood there: see Typed. A
+// compressed payload (uuid SPBV1.0_COMPRESSED) is decompressed, up to 1 MiB.
 // Errors wrap ErrPayload and say where.
 func Decode(data []byte) (*Payload, error) {
-	p := new(Payload)
+	p, packed, err := decodePayload(data)
+	if err == nil && packed != nil {
+		p, err = unpack(p, packed)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrPayload, err)
+	}
+	return p, nil
+}
+
+// decodePayload reads a payload. packed is the body of one that is compressed,
+// nil for others; it is a part of data.
+func decodePayload(data []byte) (p *Payload, packed []byte, err error) {
+	p = new(Payload)
+	uuid := ""
 	r := reader{rest: data}
 	for len(r.rest) > 0 && r.err == nil {
 		switch number, wire := r.tag(); {
@@ -35,27 +50,31 @@ func Decode(data []byte) (*Payload, error) {
 			p.Timestamp = r.varint()
 		case number == 2 && wire == wireBytes:
 			if len(p.Metrics) == maxMetrics {
-				return nil, fmt.Errorf("%w: more than %d metrics", ErrPayload, maxMetrics)
+				return nil, nil, fmt.Errorf("more than %d metrics", maxMetrics)
 			}
 			m, err := decodeMetric(r.bytes(), 0)
 			if err != nil {
-				return nil, fmt.Errorf("%w: metric %d: %w", ErrPayload, len(p.Metrics)+1, err)
+				return nil, nil, fmt.Errorf("metric %d: %w", len(p.Metrics)+1, err)
 			}
 			p.Metrics = append(p.Metrics, m)
 		case number == 3 && wire == wireVarint:
 			seq := r.varint()
 			p.Seq, p.HasSeq = uint8(seq), true
 			if seq > math.MaxUint8 && r.err == nil {
-				return nil, fmt.Errorf("%w: seq %d is above 255", ErrPayload, seq)
+				return nil, nil, fmt.Errorf("seq %d is above 255", seq)
 			}
+		case number == 4 && wire == wireBytes:
+			uuid = r.text()
+		case number == 5 && wire == wireBytes:
+			packed = r.bytes()
 		default:
 			r.skip(wire)
 		}
 	}
-	if r.err != nil {
-		return nil, fmt.Errorf("%w: %w", ErrPayload, r.err)
+	if uuid != packedUUID {
+		packed = nil
 	}
-	return p, nil
+	return p, packed, r.err
 }
 
 // decodeMetric reads one metric; depth counts the templates around it.

@@ -59,6 +59,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.rig = newRig(t, func(c *Config) {
 		c.Aliases = w.r.IntN(2) == 0
 		c.MaxMetrics = 1 + w.r.IntN(20)
+		c.Compress = w.r.IntN(2) == 0
 		if w.r.IntN(2) == 0 {
 			c.PrimaryHost = "scada"
 		}

@@ -155,6 +155,7 @@ type Node struct {
 	buf    []byte
 	out    []mapping.Message
 	parts  []part
+	packer packer
 	placed []*metric // of the records of an Encode
 	stats  Stats
 	storm  storm
@@ -376,22 +377,4 @@ func (n *Node) begin(s state) {
 	for _, d := range n.order {
 		d.born, d.wanted = false, false
 	}
-}
-
-// Tail appends to dst what the payload of m still lacks, to be written right
-// behind it: the next seq [payloads-sequence-num-incrementing], in 2 or 3 bytes, nothing for
-// messages that have none. See the contract of Node for the moment.
-func (n *Node) Tail(dst []byte, m *mapping.Message) []byte {
-	kind, _, _ := strings.Cut(strings.TrimPrefix(m.Topic, n.prefix), "/")
-	if kind == "NDEATH" || kind == "spBv1.0" {
-		return dst // [payloads-ndeath-seq]
-	}
-	n.seqMu.Lock()
-	defer n.seqMu.Unlock()
-	if kind == "NBIRTH" {
-		n.seq = 0 // [topics-nbirth-seq-num], on a rebirth too
-	}
-	dst = appendVarintField(dst, 3, uint64(n.seq))
-	n.seq++ // 255 is followed by 0
-	return dst
 }

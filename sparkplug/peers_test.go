@@ -17,8 +17,12 @@ import (
 	"sluice/sources"
 )
 
-// tahuVersion is the release of sparkplug-payload from npm.
-const tahuVersion = "1.0.3"
+// The releases of Eclipse Tahu for JavaScript, from npm: the codec, and the
+// client, which also opens compressed payloads.
+const (
+	tahuVersion       = "1.0.3"
+	tahuClientVersion = "3.2.4"
+)
 
 var update = flag.Bool("update", false, "write testdata/tahu.hex again")
 
@@ -45,7 +49,7 @@ func tahu(t *testing.T, modules, mode string, lines []string) []string {
 // read.
 func TestTahu(t *testing.T) {
 	dir := t.TempDir()
-	install := exec.CommandContext(t.Context(), "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "sparkplug-payload@"+tahuVersion)
+	install := exec.CommandContext(t.Context(), "npm", "install", "--prefix", dir, "--no-audit", "--no-fund", "--ignore-scripts", "sparkplug-payload@"+tahuVersion, "sparkplug-client@"+tahuClientVersion)
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -77,6 +81,24 @@ func TestTahu(t *testing.T) {
 				lines, want = append(lines, hex.EncodeToString(r.trace[i].m.Payload)), append(want, line(p))
 			}
 			for i, got := range tahu(t, modules, "decode", lines) {
+				if got != want[i] {
+					t.Errorf("got  %s\nwant %s", got, want[i])
+				}
+			}
+		}
+	})
+	t.Run("opens what is compressed", func(t *testing.T) {
+		for _, aliases := range []bool{true, false} {
+			r := compressedLife(t, func(c *Config) { c.Aliases, c.DatatypeInData = aliases, true })
+			var lines, want []string
+			for i := range r.wire {
+				p, err := Decode(r.wire[i].Payload)
+				if err != nil {
+					t.Fatal(err)
+				}
+				lines, want = append(lines, hex.EncodeToString(r.wire[i].Payload)), append(want, line(p))
+			}
+			for i, got := range tahu(t, modules, "unpack", lines) {
 				if got != want[i] {
 					t.Errorf("got  %s\nwant %s", got, want[i])
 				}

@@ -197,7 +197,8 @@ func (r *rig) close() {
 // publish puts messages on the wire.
 func (r *rig) publish(messages ...mapping.Message) {
 	for _, m := range messages {
-		m.Payload = r.node.Tail(slices.Clone(m.Payload), &m)
+		tail := r.node.Tail(nil, &m) // which may cut the payload
+		m.Payload = slices.Concat(m.Payload, tail)
 		if r.broken {
 			continue
 		}

@@ -1,6 +1,7 @@
 // Reads and writes payloads with sparkplug-payload, the codec of Eclipse Tahu.
 //   node tahu.js decode   lines of hex in, lines of text out
 //   node tahu.js encode   lines of JSON in, lines of hex out
+//   node tahu.js unpack   as decode, by sparkplug-client, which opens compressed ones
 // A payload is one line: seq, timestamp, then each metric in brackets.
 const { decodePayload, encodePayload } = require('sparkplug-payload').get('spBv1.0');
 const Long = require('long');
@@ -49,7 +50,20 @@ function make(p) {
   return p;
 }
 
-for (const line of lines) {
-  if (process.argv[2] === 'decode') console.log(show(decodePayload(Buffer.from(line, 'hex'))));
-  else console.log(Buffer.from(encodePayload(make(JSON.parse(line)))).toString('hex'));
+// client returns a sparkplug-client, which connects to nobody.
+function client() {
+  const c = require('sparkplug-client').newClient({ serverUrl: 'mqtt://127.0.0.1:1', username: '', password: '', groupId: 'g', edgeNode: 'n', clientId: 'c' });
+  c.on('error', () => {});
+  return c;
 }
+
+const mode = process.argv[2];
+const opener = mode === 'unpack' ? client() : null;
+for (const line of lines) {
+  if (mode === 'encode') console.log(Buffer.from(encodePayload(make(JSON.parse(line)))).toString('hex'));
+  else {
+    const p = decodePayload(Buffer.from(line, 'hex'));
+    console.log(show(opener ? opener.maybeDecompressPayload(p) : p));
+  }
+}
+if (opener) opener.stop();
