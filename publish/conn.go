@@ -71,8 +71,8 @@ type limits struct {
 	window, bytes         int
 	reserve               int // of window, never used by the backlog
 	keepalive, ackTimeout time.Duration
-	timed                 laneKind      // the lane whose latency is shown
-	hold                  time.Duration // see Options.Hold
+	timed                 laneKind  // the lane whose latency is shown
+	epoch                 time.Time // of what is held, see holding; zero if nothing is
 }
 
 // silence is how long nothing may come in before the server counts as gone:
@@ -105,7 +105,7 @@ func newConn(t *transport, s server, l limits) *conn {
 		commit: make(chan struct{}, 1), idle: make(chan struct{}, 1),
 		slots: newSlots(l.window), pace: newPace(now), lastIn: now, lastOut: now, began: now}
 	for k := range c.lanes {
-		c.lanes[k] = lane{kind: laneKind(k), first: 1, room: make(chan struct{}, 1), hold: l.hold, began: now}
+		c.lanes[k] = lane{kind: laneKind(k), first: 1, room: make(chan struct{}, 1), epoch: l.epoch}
 	}
 	return c
 }

@@ -174,6 +174,7 @@ type served struct {
 	accepted  bool
 	will      string
 	published int
+	pinged    int // of the broker's received, those before the last PINGREQ
 	held      []*packets.PublishPacket
 	rec       map[uint16]*packets.PublishPacket
 }
@@ -213,12 +214,16 @@ func (s *served) handle(p packets.ControlPacket) bool {
 			return true
 		}
 		s.b.mu.Lock()
-		for _, r := range s.b.received { // QoS 0: reading is all a broker does
+		for _, r := range s.b.received[s.pinged:] { // QoS 0: reading is all a broker does
 			if r.connection == s.n {
 				s.b.acked[r.seq] = true
 			}
 		}
+		s.pinged = len(s.b.received)
 		s.b.mu.Unlock()
+		if s.b.host != nil {
+			s.b.host.pinged(s.n)
+		}
 		return packets.NewControlPacket(packets.Pingresp).Write(s.c) == nil
 	case *packets.DisconnectPacket:
 		s.b.mu.Lock()

@@ -31,7 +31,9 @@ type fakeHost struct {
 	kinds   []string // "connection kind device"
 	packed  int      // compressed messages
 	samples []hostSample
-	line    *served // the latest connection
+	came    map[int]int // samples of a connection,
+	proved  map[int]int // and those before its last PINGREQ
+	line    *served     // the latest connection
 	subs    []string
 	acks    []string
 }
@@ -163,11 +165,45 @@ func (h *fakeHost) note(s *served, p *sparkplug.Payload) {
 			h.t.Error(err)
 			continue
 		}
+		h.came[s.n]++
 		h.samples = append(h.samples, hostSample{s.n, m.Name, v.AsInt64(), m.Timestamp, m.Historical, on})
 		s.b.mu.Lock()
 		s.b.received = append(s.b.received, received{seq: uint64(v.AsInt64()), connection: s.n, at: time.Now()})
 		s.b.mu.Unlock()
 	}
+}
+
+// pinged notes that what came on a connection is proved to be here.
+func (h *fakeHost) pinged(connection int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.proved[connection] = h.came[connection]
+}
+
+// of returns how many samples came on a connection.
+func (h *fakeHost) of(connection int) int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.came[connection]
+}
+
+// unproved returns how many samples came that no PINGRESP has proved.
+func (h *fakeHost) unproved() (n int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for c := range h.came {
+		n += h.came[c] - h.proved[c]
+	}
+	return n
+}
+
+// turn has the primary host say something, and the server keep it.
+func (h *fakeHost) turn(text string) {
+	news := state(text)
+	h.mu.Lock()
+	h.state["first:1883"] = news
+	h.mu.Unlock()
+	h.say("spBv1.0/STATE/scada", news, 1)
 }
 
 // count returns how many kinds begin with text.
@@ -192,7 +228,7 @@ func (c *counter) Store(n uint8) error        { c.n = n; return nil }
 // newNodeRig is a rig with an edge node of one device and two points.
 func newNodeRig(t *testing.T, change func(*sparkplug.Config)) (*rig, *fakeHost) {
 	r := newRig(t)
-	h := &fakeHost{t: t, deny: map[string]bool{}, state: map[string]string{}, next: map[int]uint8{}, born: map[int]bool{}}
+	h := &fakeHost{t: t, deny: map[string]bool{}, state: map[string]string{}, next: map[int]uint8{}, came: map[int]int{}, proved: map[int]int{}, born: map[int]bool{}}
 	r.broker.host = h
 	points := []*mapping.Point{{Device: "meter", Name: "power", Kind: sources.KindInt64}, {Device: "meter", Name: "energy", Kind: sources.KindInt64}}
 	r.log.fill = func(rec *mapping.Record) {

@@ -21,6 +21,9 @@ func (c *conn) handle(p *inbound) error {
 		return c.acknowledged(p, now)
 	case packets.Pingresp:
 		c.proven(now)
+		if !c.limits.epoch.IsZero() { // what is held may be ripe
+			signal(c.commit)
+		}
 	case packets.Suback: // see hear
 	case packets.Publish: // hear has taken it, or nobody wants it
 		if p.qos > 0 {

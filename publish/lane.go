@@ -23,9 +23,8 @@ type lane struct {
 	sent    int           // entries that are messages, so occupy the window
 	waiting bool          // somebody waits for room
 	room    chan struct{} // told when there may be room; capacity 1
-	commits []span
-	hold    time.Duration // commits are for the log so long after the message was sent
-	began   time.Time     // what span.second counts from
+	commits []span        // for holding
+	epoch   time.Time     // what span.second counts from; zero: none are told apart
 }
 
 type laneKind uint8
@@ -47,11 +46,13 @@ type entry struct {
 }
 
 // span is a range of records of the log, both ends included; records is how
-// many of them are carried by messages. The zero span is none.
+// many of them are carried by messages, and messages by how many. The zero span
+// is none.
 type span struct {
 	first, last uint64
 	records     int
-	second      int // of the connection in which it was sent, with hold
+	messages    int
+	second      int // in which it was sent, see holding
 }
 
 // push appends an entry and returns its number.
@@ -96,10 +97,10 @@ func (l *lane) pop() (messages, bytes int) {
 			bytes += e.bytes
 		}
 		if e.unit.last != 0 {
-			if l.hold > 0 {
-				e.unit.second = int(e.sent.Sub(l.began) / time.Second)
+			if !l.epoch.IsZero() {
+				e.unit.second = int(e.sent.Sub(l.epoch) / time.Second)
 			}
-			l.commit(e.unit)
+			l.commits = joined(l.commits, e.unit)
 		}
 		l.head++
 		l.first++
@@ -117,38 +118,6 @@ func (l *lane) oldest() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return l.entries[l.head].sent, true
-}
-
-// commit notes s for the log, joined with the last one where they touch.
-func (l *lane) commit(s span) {
-	if n := len(l.commits); n > 0 && l.commits[n-1].last+1 == s.first && l.commits[n-1].second == s.second {
-		l.commits[n-1].last = s.last
-		l.commits[n-1].records += s.records
-		return
-	}
-	l.commits = append(l.commits, s)
-}
-
-// ripe takes out the commits that may be handed to the log, and returns when
-// the next one may be, zero if there is none.
-func (l *lane) ripe(now time.Time) (spans []span, next time.Time) {
-	n := len(l.commits)
-	if l.hold > 0 {
-		n = 0
-		for n < len(l.commits) && !now.Before(l.due(n)) {
-			n++
-		}
-	}
-	if n < len(l.commits) {
-		next = l.due(n)
-	}
-	spans, l.commits = l.commits[:n:n], l.commits[n:]
-	return spans, next
-}
-
-// due returns when a commit may be handed to the log.
-func (l *lane) due(i int) time.Time {
-	return l.began.Add(time.Duration(l.commits[i].second+1)*time.Second + l.hold)
 }
 
 // tell wakes whoever waits for room.

@@ -64,6 +64,7 @@ func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
 	u.use(ctx, st, i, &o)
 	c.stop(nil)
 	always.Wait()
+	u.held.pause(c.lastIn)
 	u.sessionMu.Lock()
 	u.hangUp()
 	u.sessionMu.Unlock()
@@ -131,7 +132,7 @@ func (s *stream) begin(ctx context.Context, lanes *sync.WaitGroup, idle chan<- s
 		lanes.Go(func() { t.watch(ctx) })
 		select {
 		case <-t.started:
-			s.owed = t.owed
+			s.owed, s.held = t.owed, t.held
 			s.run(ctx)
 		case <-t.left:
 		case <-s.stopping:
@@ -149,17 +150,35 @@ func (u *Upstream) born(st *stream) ([]mapping.Message, *Failure) {
 	if err := u.log.Rewind(u.liveFirst()); err != nil {
 		return nil, failure(StageLog, st.conn.server, "rewind the log: "+err.Error(), err)
 	}
-	if u.pending != nil {
-		st.owed, _, _ = u.pending()
-	}
+	st.owed = u.owed(nil)
 	u.sessionMu.Lock()
 	births, err := u.session.Connected(time.Now())
 	u.online, u.status = true, nil
 	u.sessionMu.Unlock()
+	_ = u.resume("") // nothing is held for a session without readers
 	if err != nil {
 		return nil, failure(StageConnect, st.conn.server, "make the births: "+err.Error(), err)
 	}
 	return births, nil
+}
+
+// owed returns how many records wait in the log, without those that are held.
+func (u *Upstream) owed(held []span) (n uint64) {
+	if u.pending != nil {
+		n, _, _ = u.pending()
+	}
+	for _, s := range held {
+		n -= min(n, s.last-s.first+1)
+	}
+	return n
+}
+
+// resume is told of the first births of a connection and of who reads them. It
+// returns what is not sent again.
+func (u *Upstream) resume(readers string) (held []span) {
+	held, again := u.held.resume(readers, time.Now())
+	u.count(func(t *totals) { t.repeated += uint64(again) })
+	return held
 }
 
 // flush lets the lanes send what the log holds, within the grace period.

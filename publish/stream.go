@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"time"
 
@@ -24,6 +23,9 @@ type stream struct {
 	// stopping is closed when the lanes shall end once they have sent what
 	// is in the log (shutdown).
 	stopping chan struct{}
+	// held is what is not sent again, in order; what the backlog lane has passed
+	// is cut off.
+	held []span
 	// owed is, for in-order, how many records were waiting when the connection
 	// began: only these are paced by drain.
 	owed uint64
@@ -77,10 +79,39 @@ func (s *stream) carry(ctx, reading context.Context, kind laneKind) {
 			}
 			return
 		}
-		if !sender.records(ctx, recs) {
-			return
+		for run := recs; len(recs) > 0; {
+			if run, recs = s.unheld(kind, recs); !sender.records(ctx, run) {
+				return
+			}
 		}
 	}
+}
+
+// unheld returns the first of recs, up to those that are held, and what is behind
+// these. The note of a loss is never held: it may tell of more than was held.
+func (s *stream) unheld(k laneKind, recs []mapping.Record) (run, rest []mapping.Record) {
+	if k != laneBacklog {
+		return recs, nil
+	}
+	for i := range recs {
+		if !s.isHeld(&recs[i]) {
+			continue
+		}
+		rest = recs[i:]
+		for len(rest) > 0 && s.isHeld(&rest[0]) {
+			rest = rest[1:]
+		}
+		return recs[:i], rest
+	}
+	return recs, nil
+}
+
+// isHeld reports whether r is held. It is asked with rising numbers.
+func (s *stream) isHeld(r *mapping.Record) bool {
+	for len(s.held) > 0 && s.held[0].last < r.Seq {
+		s.held = s.held[1:]
+	}
+	return len(s.held) > 0 && s.held[0].first <= r.Seq && r.Drop == nil
 }
 
 // errIdle ends a lane during a shutdown, when the log has nothing more.
@@ -145,8 +176,8 @@ func (s *stream) acknowledge() {
 			ended = true
 		}
 		next, err := s.ackAll()
-		if !next.IsZero() {
-			retry.Reset(time.Until(next))
+		if left := time.Until(next); left > 0 { // else the server has to be heard first
+			retry.Reset(left)
 		}
 		if err != nil {
 			s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
@@ -162,26 +193,29 @@ func (s *stream) acknowledge() {
 	}
 }
 
-// ackAll hands over what is there, and returns when the next is due that is held
-// back. What the log did not take stays.
+// ackAll hands over what is ripe, and returns when the next is due that is held.
+// What the log did not take stays.
 func (s *stream) ackAll() (next time.Time, err error) {
+	heard, readers := s.reach()
 	for kind := range laneCount {
-		c := s.conn
+		c, held := s.conn, s.up.held
 		c.mu.Lock()
-		l := &c.lanes[kind]
-		spans, due := l.ripe(time.Now())
+		held.add(kind, c.lanes[kind].commits)
+		c.lanes[kind].commits = c.lanes[kind].commits[:0]
 		c.mu.Unlock()
-		if next.IsZero() || !due.IsZero() && due.Before(next) {
-			next = due
-		}
-		for i, span := range spans {
-			err := s.up.log.Ack(span.first, span.last)
-			c.mu.Lock()
-			if err != nil {
-				l.commits = append(slices.Clone(spans[i:]), l.commits...)
-				c.mu.Unlock()
+		for {
+			span, due, ok := held.ripe(kind, heard, readers)
+			if !ok {
+				if next.IsZero() || !due.IsZero() && due.Before(next) {
+					next = due
+				}
+				break
+			}
+			if err := s.up.log.Ack(span.first, span.last); err != nil {
 				return next, fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
 			}
+			held.done(kind)
+			c.mu.Lock()
 			c.counts.records += uint64(span.records)
 			if kind == laneBacklog {
 				c.drained.add(span.records, time.Now())
@@ -190,6 +224,19 @@ func (s *stream) ackAll() (next time.Time, err error) {
 		}
 	}
 	return next, nil
+}
+
+// reach returns until when the server was heard, and who read it then.
+func (s *stream) reach() (heard time.Time, readers string) {
+	if s.talk == nil {
+		return heard, ""
+	}
+	s.conn.mu.Lock()
+	heard = s.conn.lastIn
+	s.conn.mu.Unlock()
+	s.up.sessionMu.Lock() // what came by then was heard by the session before
+	defer s.up.sessionMu.Unlock()
+	return heard, s.talk.session.Readers()
 }
 
 // sender turns the records of one lane into messages on the connection.
@@ -253,7 +300,7 @@ func (s *sender) guarded(ctx context.Context, recs []mapping.Record) bool {
 
 // put sends what encode made of recs.
 func (s *sender) put(ctx context.Context, recs []mapping.Record) bool {
-	all := span{first: recs[0].Seq, last: recs[len(recs)-1].Seq}
+	all := span{first: recs[0].Seq, last: recs[len(recs)-1].Seq, messages: len(s.messages)}
 	if len(s.messages) == 0 {
 		s.up.count(func(t *totals) { t.skipped += uint64(len(recs)) })
 		s.conn.skip(s.kind, all)

@@ -38,6 +38,9 @@ type Guided interface {
 	// Demand returns what has to be done now and, if that is nothing, when to
 	// ask again; the zero time for never.
 	Demand(now time.Time) (d sparkplug.Demand, again time.Time)
+	// Readers names who reads what is published now. The name changes when they may
+	// have missed something, and is empty if nobody is known to read.
+	Readers() string
 	// Drained tells that the log holds nothing more, and returns what has to be
 	// published then.
 	Drained(now time.Time) ([]mapping.Message, error)
@@ -76,6 +79,7 @@ type talk struct {
 	gate *gate  // guards what follows, for who excludes
 	born bool   // the first births are out
 	owed uint64 // see stream; read after started
+	held []span // likewise
 	gone bool   // left is closed
 
 	mu   sync.Mutex // guards idle
@@ -205,16 +209,18 @@ func (t *talk) births(ctx context.Context) bool {
 			t.conn.stop(failure(StageLog, t.conn.server, "rewind the log: "+err.Error(), err))
 			return false
 		}
-		if u.pending != nil {
-			t.owed, _, _ = u.pending()
-		}
 	}
 	u.sessionMu.Lock()
 	messages, err := t.session.Connected(time.Now())
+	readers := t.session.Readers()
 	u.sessionMu.Unlock()
 	if err != nil {
 		t.conn.stop(failure(StageConnect, t.conn.server, "make the births: "+err.Error(), err))
 		return false
+	}
+	if !t.born {
+		t.held = u.resume(readers)
+		t.owed = u.owed(t.held)
 	}
 	if !t.send(ctx, messages) {
 		return false

@@ -34,6 +34,7 @@ type Upstream struct {
 	perRecord    bool
 	pending      func() (records, bytes uint64, oldest time.Time)
 	servers      []candidate // used by Run only
+	held         *holding
 
 	sessionMu sync.Mutex            // guards session and what follows; never held while sending
 	status    []mapping.Message     // device news for the connection that is up
@@ -77,9 +78,10 @@ type Options struct {
 	// Pending returns how much of the log has not been acknowledged, and when
 	// the oldest of it was recorded; nil if the log cannot tell.
 	Pending func() (records, bytes uint64, oldest time.Time)
-	// Hold is how long after a message its records count as delivered, if the
-	// connection lasts so long. It is for readers that the server tells
-	// the absence of only later, such as a primary host; 0 else.
+	// Hold is how long after a message its records count as delivered, if those
+	// whom a Conversation names as its readers are still there then. It is for
+	// readers that the server tells the absence of only later, such as a primary
+	// host; 0 else, and for every other Session.
 	Hold time.Duration
 }
 
@@ -109,11 +111,15 @@ func New(cfg Config, log Log, session Session, o Options) (*Upstream, error) {
 	u := &Upstream{cfg: cfg, log: log, session: session, logger: o.Logger, clientID: cfg.ClientID, drain: drain,
 		maxMessage: int(cfg.MaxMessage), news: make(chan struct{}, 1), logged: map[string]bool{}}
 	u.limits = limits{window: cfg.Window, bytes: int(cfg.WindowBytes), keepalive: cfg.Keepalive,
-		ackTimeout: cfg.AckTimeout, timed: laneBacklog, hold: o.Hold}
+		ackTimeout: cfg.AckTimeout, timed: laneBacklog}
 	if u.liveFirst() {
 		u.limits.reserve, u.limits.timed = cfg.Window/10, laneLive
 	}
-	u.conversation, _ = session.(Conversation)
+	u.held = &holding{}
+	if u.conversation, _ = session.(Conversation); u.conversation != nil && o.Hold > 0 {
+		u.limits.epoch = time.Now()
+		u.held = &holding{hold: o.Hold, epoch: u.limits.epoch}
+	}
 	if p, ok := session.(perRecorder); ok {
 		u.perRecord = p.PerRecord()
 	}

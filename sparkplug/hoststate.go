@@ -2,6 +2,7 @@ package sparkplug
 
 import (
 	"encoding/json"
+	"fmt"
 	"math"
 	"strings"
 	"time"
@@ -18,6 +19,7 @@ type hostState struct {
 	known  bool
 	online bool
 	at     uint64 // timestamp of the news, ms
+	gone   int    // how often it was offline
 }
 
 // stateTopic is where the primary host tells its state.
@@ -46,6 +48,9 @@ func (n *Node) receiveState(payload []byte) {
 		n.stats.Hint = "a STATE message of the primary host was ignored, as it is older than the one before"
 		return
 	}
+	if now.gone = before.gone; !now.online {
+		now.gone++
+	}
 	n.hosts[n.server], n.online = now, now.online
 	n.stats.Hint = ""
 	switch {
@@ -54,11 +59,30 @@ func (n *Node) receiveState(payload []byte) {
 		n.due = true
 	case !now.online && n.state == born:
 		n.leave = true // [operational-behavior-edge-node-termination-host-offline]
+	case now.online && n.state == born && now.at > before.at:
+		n.leave = true // it was away, and has not seen the births; the server has lost the news
+		n.once("anew", "the primary host came online anew and never went offline: did the server lose its will, or do two hosts have its id?",
+			"host", n.cfg.PrimaryHost)
 	case !now.online:
 		n.due = false
 		// [operational-behavior-primary-application-state-with-multiple-servers-walk]
 		n.leave = n.o.Servers > 1
 	}
+}
+
+// Readers names the primary host as it is online now: its server, the time it came
+// and how often it was seen to go. It is empty without one, or if it is offline.
+// Hosts of Sparkplug 2.2 tell no time, so each connection has its own.
+func (n *Node) Readers() string {
+	if !n.online {
+		return ""
+	}
+	host := n.hosts[n.server]
+	name := fmt.Sprintf("%s %d %d", n.server, host.at, host.gone)
+	if n.cfg.LegacyState {
+		name += fmt.Sprintf(" %d", n.connects)
+	}
+	return name
 }
 
 // parseState reads a STATE payload: JSON with online and timestamp, or the

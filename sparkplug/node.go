@@ -113,8 +113,9 @@ type Options struct {
 //
 // Nothing here is acknowledged by a server (QoS 0), so the log is told that records
 // are delivered only after a PINGRESP to a later PINGREQ. With a primary host
-// they count only if it stayed online for a while after they were sent; when
-// Demand says Leave, what is not yet told is forgotten, and read again.
+// they count only if it stayed online for a while after they were sent, over
+// connections: as long as Readers is the same. When it is another at the births of
+// a connection, what is not yet told is forgotten, and read again.
 //
 //	              ┌──────────────── Closing: NDEATH ◀──── Leave ◀─────────────┐
 //	              ▼                                                          │ STATE offline,
@@ -137,7 +138,8 @@ type Node struct {
 	state    state
 	hosts    map[string]hostState // by server, over reconnects
 	online   bool                 // the primary host, on this connection
-	patience time.Time            // when a server without news of the primary host is left
+	connects uint64
+	patience time.Time // when a server without news of the primary host is left
 
 	leave     bool
 	due       bool      // births are wanted at once,
@@ -339,6 +341,7 @@ func (n *Node) Will() (*mapping.Message, error) {
 		return nil, fmt.Errorf("store bdSeq %d: %w", next, err)
 	}
 	n.bdSeq = next
+	n.connects++
 	n.begin(offline)
 	m := n.death()
 	return &m, nil

@@ -313,6 +313,47 @@ func showHostOffline(t *testing.T) {
 	r.fit()
 }
 
+// The name of the readers tells whether the primary host has been there all the time.
+func TestReadersOfThePrimaryHost(t *testing.T) {
+	r := waiting(t, 1, `{"online":true,"timestamp":100}`)
+	before := r.node.Readers()
+	r.connect("a", "")
+	if r.node.Readers() != "" {
+		t.Error("the host is there before the server has said so")
+	}
+	same := func(online bool, payload string) {
+		t.Helper()
+		r.hostState(payload)
+		if got := r.node.Readers(); got == "" || (got == before) != online {
+			t.Errorf("after %s: %q, it was %q", payload, got, before)
+		}
+	}
+	same(true, `{"online":true,"timestamp":100}`)
+	r.hostState(`{"online":false,"timestamp":100}`)
+	if r.connected || r.node.Readers() != "" {
+		t.Error("the host is gone")
+	}
+	r.connect("a", "")
+	same(false, `{"online":true,"timestamp":100}`) // it was seen to go
+	r.connect("b", "")
+	same(false, `{"online":true,"timestamp":100}`)
+	r.hostState(`{"online":true,"timestamp":101}`) // its will was lost
+	if r.connected || r.kinds()[len(r.kinds())-len("NDEATH"):] != "NDEATH" {
+		t.Errorf("a host that has missed the births is not told of them: %s", r.kinds())
+	}
+	r = newRig(t, func(c *Config) { c.PrimaryHost, c.LegacyState = "scada", true })
+	r.start()
+	var seen [2]string
+	for i := range seen {
+		r.connect("a", "")
+		r.node.Receive("STATE/scada", []byte("ONLINE"), true, r.now)
+		seen[i] = r.node.Readers()
+	}
+	if seen[0] == "" || seen[0] == seen[1] {
+		t.Errorf("nobody knows what a host without times has missed: %q", seen)
+	}
+}
+
 func showWalk(t *testing.T) {
 	r := waiting(t, 2, `{"online":false,"timestamp":1}`)
 	if r.connected || r.kinds() != "" {
