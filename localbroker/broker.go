@@ -132,6 +132,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	}
 	b.SetPoints(opts.Points)
 	b.committer = newCommitter(appender, b.delivered, &b.count, b.log)
+	b.committer.fit = b.board.Fit
 	if b.rules, err = cfg.rules(b.board, opts, f.filter(opts.Site), opts.Site+"/#"); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
 	}

@@ -37,6 +37,8 @@ type job struct {
 	stamp  sources.Stamp
 	once   bool // at QoS 2 of a stored session: ops hold its identifier
 	unsure bool // delivered, but it may not be acknowledged
+	live   bool // goes out all the same where it cannot be retained
+	full   bool // refused: the limits of retained messages leave no room
 
 	// Whom to tell. A message is acknowledged by its QoS.
 	session *session // counts in its waiting; nil: nobody
@@ -48,10 +50,10 @@ type job struct {
 // committer gathers jobs into groups, stores each group, and only then has its
 // messages delivered and acknowledged.
 //
-//	publish ─▶ jobs ─▶ run ─┬─▶ log ────────┐
-//	                        ├─▶ session log ┼─▶ subscribers ─▶ PUBACK, PUBREC
-//	                        └─▶ state ──────┘
-//	                            └─ error ─▶ 0x97, or the connection closed
+//	publish ─▶ jobs ─▶ run: limit ─┬─▶ log ────────┐
+//	                               ├─▶ session log ┼─▶ subscribers ─▶ PUBACK, PUBREC
+//	                               └─▶ state ──────┘
+//	                                   └─ error ─▶ 0x97, or the connection closed
 //
 // The three are written at the same time, but for a group with messages at
 // QoS 2 that stored sessions get from stored sessions: see once.go.
@@ -60,6 +62,8 @@ type committer struct {
 	deliver func(*job)
 	count   *counters
 	logger  *slog.Logger
+	// fit says which messages of a group may be retained; nil: all.
+	fit func([]*wire.Message) []bool
 
 	// queue and keep store in the session log and in the state; nil: there is
 	// none, and nothing to be stored.
@@ -190,11 +194,14 @@ func (q *committer) commit(group []job) {
 	if late := group[0].late; late != nil {
 		group[0].queued = late()
 	}
+	q.limit(group)
 	errs := q.store(group)
 	for i := range group {
 		j := &group[i]
 		err := j.outcome(errs)
 		switch {
+		case j.full:
+			q.refuse(j, wire.RefusedRetained)
 		case err == nil:
 			if j.upstream {
 				q.count.appended.Add(1)
@@ -204,7 +211,7 @@ func (q *committer) commit(group []job) {
 			j.unsure = true // it is stored, its identifier is not
 			q.deliver(j)
 		case j.message != nil:
-			q.refuse(j)
+			q.refuse(j, wire.RefusedLog)
 		}
 		if j.session != nil {
 			j.session.waiting.Add(-1)
@@ -214,6 +221,33 @@ func (q *committer) commit(group []job) {
 		}
 	}
 	q.deliver(nil)
+}
+
+// limit takes out of a group what would be retained beyond the limits. All
+// that clients retain comes through here, so nothing takes its place meanwhile.
+func (q *committer) limit(group []job) {
+	var retained []*wire.Message
+	var at []*job
+	for i := range group {
+		if m := group[i].message; m != nil && m.Retain {
+			retained, at = append(retained, m), append(at, &group[i])
+		}
+	}
+	if len(retained) == 0 || q.fit == nil {
+		return
+	}
+	for i, fits := range q.fit(retained) {
+		j := at[i]
+		switch {
+		case fits:
+		case j.live:
+			q.count.refuse(wire.RefusedRetained)
+			j.message.Retain = false
+			j.ops = slices.DeleteFunc(j.ops, func(op state.Op) bool { return op.Bucket == state.RetainedTopic })
+		default:
+			j.full, j.upstream, j.queued, j.ops, j.once = true, false, nil, nil, false
+		}
+	}
 }
 
 // store writes a group to the three stores.
@@ -297,10 +331,15 @@ func (j *job) outcome(errs [3]error) error {
 }
 
 // refuse tells the client of a message that was not stored.
-func (q *committer) refuse(j *job) {
-	q.count.refuse(wire.RefusedLog)
+func (q *committer) refuse(j *job, cause wire.Cause) {
+	q.count.refuse(cause)
+	if c := j.session.connection(); c != nil && cause == wire.RefusedRetained {
+		c.noteRefused(cause, j.message.Topic)
+	}
 	if j.message.QoS == 0 || j.conn == nil {
-		q.count.lost.Add(1)
+		if cause == wire.RefusedLog {
+			q.count.lost.Add(1)
+		}
 		return
 	}
 	j.session.refuse(j.conn, j.id, j.message.QoS, wire.CodeQuota)

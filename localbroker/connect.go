@@ -34,7 +34,7 @@ type client struct {
 	answered  bool          // a CONNACK has refused the client
 
 	stalled    atomic.Bool // it did not take what was sent
-	complained bool        // the first refusal was told in the log
+	complained atomic.Bool // the first refusal was told in the log
 }
 
 // connect acts on a CONNECT: who is it, which session, and the CONNACK.

@@ -12,6 +12,7 @@ import (
 	"sluice/mapping"
 	"sluice/sources"
 
+	"sluice/localbroker/spool"
 	"sluice/localbroker/wire"
 )
 
@@ -243,6 +244,41 @@ func TestRetainedMessagesOfClients(t *testing.T) {
 	}
 	if s := b.Stats(); s.Retained != 1 || s.Refused[wire.RefusedRetained] != 2 || s.RetainedBytes != (&wire.Message{Topic: "plant/free/b", Payload: []byte("plant/free/b"), Origin: "pub"}).Size() {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// TestRetainedLimitsHoldForWhatWaits: messages that wait to be stored take
+// their place before those behind them, and what is forgotten makes room for
+// the next.
+func TestRetainedLimitsHoldForWhatWaits(t *testing.T) {
+	for _, level := range []spool.Level{spool.Memory, spool.Sync} {
+		t.Run(string(level), func(t *testing.T) {
+			cfg := testConfig()
+			cfg.Limits.Retained, cfg.Storage.Level = 3, level
+			b := &started{log: &memoryLog{hold: make(chan struct{})}}
+			startWith(t, cfg, Options{Data: t.TempDir()}, b.log, b)
+			first, pub := dial(t, b.address, 5).connect("first"), dial(t, b.address, 5).connect("pub")
+			first.publish("lan/x", "holds the log up", 1, 1, false)
+			for id := range uint16(5) {
+				pub.publish(fmt.Sprint("lan/", id), "x", 1, id+1, true)
+			}
+			pub.publish("lan/0", "", 1, 6, true)
+			pub.publish("lan/5", "x", 1, 7, true)
+			pub.publish("lan/5", "y", 2, 8, true)
+			pub.publish("lan/6", "x", 2, 9, true)
+			pub.ping()
+			close(b.log.hold)
+			for i, want := range []byte{0, 0, 0, 0x97, 0x97, 0, 0, 0, 0x97} {
+				_, body, err := pub.next()
+				if err != nil || len(body) < 3 && want != 0 || len(body) > 2 && body[2] != want {
+					t.Errorf("message %d: % x %v, want %#x", i+1, body, err, want)
+				}
+			}
+			first.expect(0x40)
+			if s := b.Stats(); s.Retained != 3 || s.Refused[wire.RefusedRetained] != 3 || len(b.log.payloads()) != 7 {
+				t.Errorf("%d retained, refused %v, log %q", s.Retained, s.Refused, b.log.payloads())
+			}
+		})
 	}
 }
 

@@ -141,8 +141,7 @@ func (c *conn) why(err error) string {
 func (c *conn) noteRefused(cause wire.Cause, topic string) {
 	b := c.broker
 	b.count.remember(c.refusal(cause, topic, "it has no right to that topic"))
-	if !c.complained {
-		c.complained = true
+	if c.complained.CompareAndSwap(false, true) {
 		b.events.write(b.log, "request refused", c.who(slog.String("cause", string(cause)), slog.String("topic", topic))...)
 	}
 	if b.trace.On() {

@@ -71,7 +71,7 @@ func (c *conn) publish() error {
 			return nil
 		}
 	}
-	if m.Retain && !b.mayRetain(m) {
+	if m.Retain && !b.retainable(m) {
 		b.count.refuse(wire.RefusedRetained)
 		c.noteRefused(wire.RefusedRetained, m.Topic)
 		s.refuse(c, p.ID, m.QoS, wire.CodeQuota)
@@ -121,8 +121,10 @@ func (c *conn) answer(m *wire.Message, id uint16, code byte) error {
 }
 
 // stored reports whether anything has to be stored before the message is
-// acknowledged.
-func (j *job) stored() bool { return j.upstream || len(j.queued) > 0 || len(j.ops) > 0 }
+// acknowledged, or to be counted within the limits of retained messages.
+func (j *job) stored() bool {
+	return j.upstream || len(j.queued) > 0 || len(j.ops) > 0 || j.message.Retain
+}
 
 // route notes in j what has to be stored of its message.
 func (b *Broker) route(j *job) {
@@ -143,10 +145,10 @@ func (b *Broker) route(j *job) {
 	}
 }
 
-// mayRetain reports whether a message may be retained: it fits within the
-// limits, and into a record of the state, where it would take others with it.
-func (b *Broker) mayRetain(m *wire.Message) bool {
-	return b.board.Fits(m) && (b.disk().store == nil || m.Size() <= state.MaxValue)
+// retainable reports whether a message fits into a record of the state, where
+// one that does not would take others with it.
+func (b *Broker) retainable(m *wire.Message) bool {
+	return b.disk().store == nil || m.Size() <= state.MaxValue
 }
 
 // upstream reports whether the messages of a topic go into the log.

@@ -17,16 +17,13 @@ func (c *conn) offer(m *wire.Message) error {
 	if !ok {
 		return nil
 	}
-	if !b.mayRetain(offered) {
+	if !b.retainable(offered) {
 		b.count.refuse(wire.RefusedRetained)
 		c.noteRefused(wire.RefusedRetained, offered.Topic)
 		return nil
 	}
 	j := job{message: offered, session: s}
-	if b.route(&j); !j.stored() && s.waiting.Load() == 0 {
-		b.board.Publish(&c.batch, offered, nil)
-		return nil
-	}
+	b.route(&j)
 	j.message, j.stamp = offered.Clone(), b.clock.Now()
 	return c.commit(j)
 }

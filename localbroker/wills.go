@@ -57,10 +57,10 @@ func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
 // one is forgotten.
 func (b *Broker) sendWill(s *session, will *wire.Will) {
 	m := will.At(time.Now())
-	j := job{session: s, stamp: b.clock.Now()}
+	j := job{session: s, stamp: b.clock.Now(), live: true}
 	if b.mayLeave(s, m.Topic) {
 		b.stampDeath(m)
-		if m.Retain && !b.mayRetain(m) {
+		if m.Retain && !b.retainable(m) {
 			b.count.refuse(wire.RefusedRetained)
 			m.Retain = false
 		}

@@ -223,11 +223,19 @@ func TestRetainedLimits(t *testing.T) {
 		{retained("a", "2"), true}, {retained("c", ""), true},
 		{retained("a", strings.Repeat("x", 2000)), false},
 	} {
-		if got := w.board.Fits(c.m); got != c.fits {
+		if got := w.board.Fit([]*wire.Message{c.m})[0]; got != c.fits {
 			t.Errorf("%s=%.5s fits: %v", c.m.Topic, c.m.Payload, got)
 		} else if got {
 			w.publish(c.m)
 		}
+	}
+	w.publish(retained("a", "1"))
+	group := []*wire.Message{
+		retained("c", "1"), retained("b", ""), retained("c", "1"), retained("c", strings.Repeat("x", 2000)), retained("b", "1"),
+		retained("c", "2"), retained("a", ""), retained("a", ""), retained("b", "1"), retained("d", "1"),
+	}
+	if got, want := w.board.Fit(group), []bool{false, true, true, false, false, true, true, true, true, false}; !slices.Equal(got, want) {
+		t.Errorf("a group fits %v, want %v", got, want)
 	}
 }
 

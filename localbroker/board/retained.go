@@ -135,16 +135,33 @@ func (b *Board) forget(e *entry) {
 	}
 }
 
-// Fits reports whether m may be retained within the limits.
-func (b *Board) Fits(m *wire.Message) bool {
+// Fit reports for each of msgs, which are to be retained in turn, whether there
+// is room for it within the limits, those before it included. Until they are
+// published nobody else may retain anything.
+func (b *Board) Fit(msgs []*wire.Message) []bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	clients, bytes := b.clients+1, b.bytes+m.Size()
-	if e := b.entries[m.Topic]; e != nil && e.message != nil {
-		clients--
-		bytes -= e.message.Size()
+	fit, clients, bytes := make([]bool, len(msgs)), b.clients, b.bytes
+	sizes := make(map[string]int, len(msgs)) // of what will be retained, by topic; 0: nothing
+	for i, m := range msgs {
+		had, seen := sizes[m.Topic]
+		if e := b.entries[m.Topic]; !seen && e != nil && e.message != nil {
+			had = e.message.Size()
+		}
+		more, size := 0, 0
+		if len(m.Payload) > 0 {
+			more, size = 1, m.Size()
+		}
+		if had > 0 {
+			more--
+		}
+		if size > 0 && (clients+more > b.cfg.Retained || bytes+size-had > b.cfg.RetainedSize) {
+			continue
+		}
+		fit[i], sizes[m.Topic] = true, size
+		clients, bytes = clients+more, bytes+size-had
 	}
-	return len(m.Payload) == 0 || clients <= b.cfg.Retained && bytes <= b.cfg.RetainedSize
+	return fit
 }
 
 // Expired forgets the retained messages of clients whose time is over and
