@@ -24,6 +24,7 @@ type deviceState struct {
 	last    []publishState // by point, in the order of Published
 	first   int            // Site.Points index of the first reading
 	offset  []int          // by place of the reading: its first entry in last
+	every   time.Duration  // in place of the intervals of the readings; 0: not
 }
 
 // factorState is the newest sample of a scale factor.
@@ -65,6 +66,29 @@ func NewMapper(site *Site) *Mapper {
 		d.buffer = make([]Record, 0, points)
 	}
 	return m
+}
+
+// SetInterval tells that all points of a device now come at this interval instead
+// of their own; 0: at their own again. It decides how old a scale factor may be and
+// which sample is the one that is due by force. A device that the site does not
+// have is passed over.
+func (m *Mapper) SetInterval(device string, every time.Duration) {
+	for i := range m.site.Devices {
+		if m.site.Devices[i].Name == device {
+			d := &m.devices[i]
+			d.mu.Lock()
+			d.every = every
+			d.mu.Unlock()
+		}
+	}
+}
+
+// interval returns how often samples of r come.
+func (d *deviceState) interval(r *Reading) time.Duration {
+	if d.every != 0 {
+		return d.every
+	}
+	return r.Every
 }
 
 // Map returns the records of samples that are to be reported. samples are the
@@ -158,7 +182,7 @@ func (d *deviceState) reading(dst []Record, r *Reading, place int, s *sources.Sa
 			v = sources.Bool(value.AsUint64()&r.rule.bits[i].mask != 0)
 		}
 		last := &d.last[d.offset[place]+i]
-		if !last.passes(r, v, quality, reason, s.Stamp.Mono) {
+		if !last.passes(r, d.interval(r), v, quality, reason, s.Stamp.Mono) {
 			continue
 		}
 		dst = append(dst, Record{Point: p, Value: v, Quality: quality, Reason: reason, Stamp: s.Stamp})
@@ -176,7 +200,7 @@ func (d *deviceState) value(r *Reading, s *sources.Sample) (sources.Value, sourc
 	if rule.factor >= 0 {
 		f := &d.factors[rule.factor-d.first]
 		switch age := time.Duration(s.Stamp.Mono - f.mono); {
-		case !f.known || age > r.Every+r.Every/2:
+		case !f.known || age > d.interval(r)*3/2:
 			return bad(sources.ReasonInvalid)
 		case f.quality == sources.Bad:
 			return bad(f.reason)
@@ -220,20 +244,20 @@ func enumValue(rule *rule, value sources.Value, s *sources.Sample) (sources.Valu
 }
 
 // passes decides whether a sample is reported, and if so remembers it.
-func (last *publishState) passes(r *Reading, v sources.Value, q sources.Quality, reason sources.Reason, mono int64) bool {
-	if last.known && !last.news(r, v, q, reason, mono) {
+func (last *publishState) passes(r *Reading, every time.Duration, v sources.Value, q sources.Quality, reason sources.Reason, mono int64) bool {
+	if last.known && !last.news(r, every, v, q, reason, mono) {
 		return false
 	}
 	*last = publishState{v, q, reason, mono, true}
 	return true
 }
 
-func (last *publishState) news(r *Reading, v sources.Value, q sources.Quality, reason sources.Reason, mono int64) bool {
+func (last *publishState) news(r *Reading, every time.Duration, v sources.Value, q sources.Quality, reason sources.Reason, mono int64) bool {
 	if q != last.quality {
 		return true
 	}
 	// The poll nearest to the end of force repeats the value.
-	if force := r.rule.force; force > 0 && time.Duration(mono-last.mono) >= force-min(r.Every, force)/2 {
+	if force := r.rule.force; force > 0 && time.Duration(mono-last.mono) >= force-min(every, force)/2 {
 		return true
 	}
 	if q == sources.Bad {

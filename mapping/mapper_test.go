@@ -140,6 +140,14 @@ func TestScaleFactors(t *testing.T) {
 	if got := m.Map([]sources.Sample{good(0, sources.Int64(5), 10*time.Second)}); brief(got[0]) != "w= bad invalid" {
 		t.Errorf("an old scale factor is used: %v", got)
 	}
+	m.SetInterval(site.Devices[0].Name, 10*time.Second)
+	if got := m.Map([]sources.Sample{good(0, sources.Int64(5), 10*time.Second)}); brief(got[0]) != "w=0.5 good" {
+		t.Errorf("at the new interval the scale factor is not old: %v", got)
+	}
+	m.SetInterval(site.Devices[0].Name, 0)
+	if got := m.Map([]sources.Sample{good(0, sources.Int64(5), 10*time.Second)}); brief(got[0]) != "w= bad invalid" {
+		t.Errorf("an old scale factor is used again: %v", got)
+	}
 }
 
 func TestReportOnChange(t *testing.T) {

@@ -128,7 +128,7 @@ func (b *Bus) start(now time.Time) {
 	b.started = now
 	b.dead = newBudget(now, longest)
 	b.load.last = now
-	b.spread(now)
+	spread(b.jobs, now)
 }
 
 // work does the most urgent thing: one request, or one delivery of a device

@@ -28,7 +28,7 @@ import (
 // its intervals of virtual time.
 type job struct {
 	dev     *device
-	every   time.Duration
+	every   time.Duration // the points' own, or as SetInterval says
 	points  []Point
 	refused []sources.Reason // for each point the device refuses, else 0
 	mute    mute
@@ -60,10 +60,10 @@ func newJob(d *device, points []Point) *job {
 	return j
 }
 
-// spread makes everything due now and lays the grids: the jobs of one
-// interval are spaced evenly over it, in the order of configuration.
-func (b *Bus) spread(now time.Time) {
-	sorted := slices.Clone(b.jobs)
+// spread makes all jobs due now and lays their grids: those of one interval are
+// spaced evenly over it, in the order of configuration.
+func spread(jobs []*job, now time.Time) {
+	sorted := slices.Clone(jobs)
 	slices.SortStableFunc(sorted, func(x, y *job) int { return cmp.Compare(x.every, y.every) })
 	for from := 0; from < len(sorted); {
 		to := from + 1

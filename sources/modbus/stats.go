@@ -82,6 +82,7 @@ type jobCounts struct {
 	polls, failed, missed uint64
 	rotate                int // which read comes first
 	turn                  int // which refused point is tried next
+	even                  int // polls since the grid was laid
 	last                  time.Time
 	real                  time.Duration
 }
@@ -89,12 +90,13 @@ type jobCounts struct {
 // begin notes the beginning of a poll.
 func (c *jobCounts) begin(now time.Time) {
 	// the first interval is shorter than the others, by the place on the grid
-	if c.polls == 2 {
+	if c.even == 2 {
 		c.real = now.Sub(c.last)
-	} else if c.polls > 2 {
+	} else if c.even > 2 {
 		c.real += (now.Sub(c.last) - c.real) / 8
 	}
 	c.polls++
+	c.even++
 	c.last = now
 }
 
