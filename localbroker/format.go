@@ -11,7 +11,6 @@ import (
 type format struct {
 	topic   mapping.Topic
 	payload mapping.Payload
-	gateway string
 }
 
 // format returns what Topic and Payload say, or why they cannot be used.
@@ -28,17 +27,7 @@ func (c *Config) format(gateway string) (format, error) {
 	if payload == mapping.PayloadJSONDevice {
 		return format{}, fmt.Errorf("payload %s would retain a part of a device's points only", payload)
 	}
-	return format{topic.WithGateway(gateway), payload, gateway}, nil
-}
-
-// appendTopic appends the topic of a point: its own, if it has one.
-func (f *format) appendTopic(dst []byte, p *mapping.Point) []byte {
-	if p.Topic != "" {
-		if own, err := mapping.ParseTopic(p.Topic); err == nil { // else the site file was refused for it
-			return own.WithGateway(f.gateway).Append(dst, p)
-		}
-	}
-	return f.topic.Append(dst, p)
+	return format{topic.WithGateway(gateway), payload}, nil
 }
 
 // filter returns the topic filter that covers every topic of a site, but for

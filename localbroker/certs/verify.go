@@ -23,17 +23,6 @@ const (
 	ModePinned Mode = "pinned"
 )
 
-// ParseMode returns the mode of a name; empty is ModeAny.
-func ParseMode(name string) (Mode, error) {
-	switch m := Mode(name); m {
-	case "":
-		return ModeAny, nil
-	case ModeAny, ModeAuthorised, ModePinned:
-		return m, nil
-	}
-	return "", fmt.Errorf("unknown mode %q of client certificates: use any, authorised or pinned", name)
-}
-
 // Reason is why a client certificate is refused.
 type Reason string
 

@@ -286,17 +286,6 @@ func TestHandshakes(t *testing.T) {
 	}
 }
 
-func TestModes(t *testing.T) {
-	for name, want := range map[string]Mode{"": ModeAny, "any": ModeAny, "authorised": ModeAuthorised, "pinned": ModePinned} {
-		if got, err := ParseMode(name); err != nil || got != want {
-			t.Errorf("%q: %v, %v", name, got, err)
-		}
-	}
-	if _, err := ParseMode("all"); err == nil {
-		t.Error("an unknown mode")
-	}
-}
-
 func BenchmarkVerify(b *testing.B) {
 	s := New(Config{Dir: b.TempDir()})
 	issued, err := s.Issue("pump-1", day, false)

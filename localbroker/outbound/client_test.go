@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"net"
 	"sync"
 	"testing"
 
@@ -77,7 +76,6 @@ type testLink struct {
 	mu      sync.Mutex
 	packets [][]byte // guarded by mu
 	bytes   int      // guarded by mu
-	closed  bool     // guarded by mu
 	flushed chan struct{}
 }
 
@@ -90,9 +88,6 @@ func newTestLink(t testing.TB, version byte, most int) *testLink {
 func (l *testLink) Queue(p []byte) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.closed {
-		return net.ErrClosed
-	}
 	if l.most > 0 && l.bytes > 0 && l.bytes+len(p) > l.most {
 		return ErrFull
 	}
@@ -120,12 +115,6 @@ func (l *testLink) take(s *Session) []packet {
 	}
 	s.Room()
 	return out
-}
-
-func (l *testLink) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.closed = true
 }
 
 // testClock is a clock that the test sets.

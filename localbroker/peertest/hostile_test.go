@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"os/exec"
@@ -394,4 +395,34 @@ func TestDescriptorsRunOut(t *testing.T) {
 	if _, err := inside[0].exchange([]byte{0xc0, 0}, 0xd0); err != nil {
 		t.Errorf("a client that was in all the time: %v", err)
 	}
+}
+
+// subscribe asks for a filter and wants it granted.
+func (c *raw) subscribe(filter string, qos byte) error {
+	body, err := c.exchange(c.packet(0x82, []byte{0, 1}, c.properties(), text(filter), []byte{qos}), 0x90)
+	if err == nil && body[len(body)-1] != qos {
+		err = fmt.Errorf("SUBACK % x", body)
+	}
+	return err
+}
+
+// closedIn waits for the end of the connection and returns how long that took.
+func (c *raw) closedIn() (time.Duration, error) {
+	begin := time.Now()
+	if err := c.conn.SetReadDeadline(begin.Add(patience)); err != nil {
+		return 0, err
+	}
+	_, err := io.Copy(io.Discard, c.in)
+	if e, ok := err.(net.Error); ok && e.Timeout() {
+		return 0, fmt.Errorf("still open after %v", patience)
+	}
+	return time.Since(begin), nil
+}
+
+func (c *raw) publishPacket(topic string, qos byte, id uint16, payload []byte) []byte {
+	var number []byte
+	if qos > 0 {
+		number = binary.BigEndian.AppendUint16(nil, id)
+	}
+	return c.packet(0x30|qos<<1, text(topic), number, c.properties(), payload)
 }

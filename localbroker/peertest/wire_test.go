@@ -52,15 +52,6 @@ func (c *raw) connect(id string) error {
 	return err
 }
 
-// subscribe asks for a filter and wants it granted.
-func (c *raw) subscribe(filter string, qos byte) error {
-	body, err := c.exchange(c.packet(0x82, []byte{0, 1}, c.properties(), text(filter), []byte{qos}), 0x90)
-	if err == nil && body[len(body)-1] != qos {
-		err = fmt.Errorf("SUBACK % x", body)
-	}
-	return err
-}
-
 // exchange sends a packet and reads its answer.
 func (c *raw) exchange(packet []byte, answer byte) ([]byte, error) {
 	if _, err := c.conn.Write(packet); err != nil {
@@ -90,29 +81,8 @@ func (c *raw) read() (first byte, body []byte, err error) {
 	return first, body, err
 }
 
-// closedIn waits for the end of the connection and returns how long that took.
-func (c *raw) closedIn() (time.Duration, error) {
-	begin := time.Now()
-	if err := c.conn.SetReadDeadline(begin.Add(patience)); err != nil {
-		return 0, err
-	}
-	_, err := io.Copy(io.Discard, c.in)
-	if e, ok := err.(net.Error); ok && e.Timeout() {
-		return 0, fmt.Errorf("still open after %v", patience)
-	}
-	return time.Since(begin), nil
-}
-
 func (c *raw) connectPacket(id string, properties []byte) []byte {
 	return c.packet(0x10, text("MQTT"), []byte{c.version, 2, 0, 0}, c.properties(properties...), text(id))
-}
-
-func (c *raw) publishPacket(topic string, qos byte, id uint16, payload []byte) []byte {
-	var number []byte
-	if qos > 0 {
-		number = binary.BigEndian.AppendUint16(nil, id)
-	}
-	return c.packet(0x30|qos<<1, text(topic), number, c.properties(), payload)
 }
 
 // properties puts the length before MQTT 5 properties; nothing in 3.1.1.

@@ -174,7 +174,3 @@ func DeleteSession(clientID string) []Op {
 		{Kind: DeletePrefix, Bucket: Released, Key: key},
 	}
 }
-
-// ClearSession forgets the subscriptions and identifiers of the session: it
-// starts clean [MQTT-3.1.2-4]. A Put of the same Apply comes after it.
-func ClearSession(clientID string) []Op { return DeleteSession(clientID)[3:] }

@@ -107,9 +107,6 @@ func NameValid(topic string) bool {
 	return topic != "" && !strings.ContainsAny(topic, "+#") && text(topic)
 }
 
-// Levels returns how many levels a topic name or filter has, at least 1.
-func Levels(topic string) int { return 1 + strings.Count(topic, "/") }
-
 func text(s string) bool {
 	return utf8.ValidString(s) && strings.IndexByte(s, 0) < 0
 }

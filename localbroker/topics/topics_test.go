@@ -148,12 +148,7 @@ func TestUnshared(t *testing.T) {
 	}
 }
 
-func TestLevels(t *testing.T) {
-	for topic, want := range map[string]int{"a": 1, "/": 2, "a/b/c": 3, "a//": 3} {
-		if got := Levels(topic); got != want {
-			t.Errorf("Levels(%q) = %d", topic, got)
-		}
-	}
+func TestDollar(t *testing.T) {
 	if !Dollar("$SYS") || Dollar("a/$SYS") || Dollar("") {
 		t.Error("Dollar")
 	}

@@ -55,13 +55,6 @@ func AppendPublish(dst []byte, m *Message, o PublishOptions) []byte {
 	return append(dst, m.Payload...)
 }
 
-// PublishSize returns how many bytes AppendPublish appends, to be compared
-// with the largest packet the client takes [MQTT-3.1.2-24].
-func PublishSize(m *Message, o PublishOptions) int {
-	body, _ := publishBody(m, &o)
-	return 1 + lengthSize(body) + body
-}
-
 // publishBody returns the bytes behind the fixed header, and how many of them
 // are properties, their length not counted.
 func publishBody(m *Message, o *PublishOptions) (body, props int) {

@@ -83,15 +83,12 @@ func randomPublish(r *rand.Rand) (*Message, PublishOptions) {
 }
 
 // TestPublishRoundTrip checks that what is appended is what a decoder takes
-// out of it, and that its size was foretold.
+// out of it.
 func TestPublishRoundTrip(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 5000 {
 		m, o := randomPublish(r)
 		packet := AppendPublish([]byte("before"), m, o)[len("before"):]
-		if len(packet) != PublishSize(m, o) {
-			t.Fatalf("%d bytes, foretold %d: %+v", len(packet), PublishSize(m, o), o)
-		}
 		d := decoderOf(o.Version)
 		f, ok, refused := d.Frame(packet)
 		if !ok || refused != nil || f.Size != len(packet) {
@@ -119,11 +116,11 @@ func TestManySubscriptionIDs(t *testing.T) {
 				o.SubscriptionIDs[i] = id
 			}
 			packet := AppendPublish(nil, m, o)
-			if len(packet) != PublishSize(m, o) {
-				t.Fatalf("%d ids %d: %d bytes, foretold %d", n, id, len(packet), PublishSize(m, o))
-			}
 			d := decoderOf(5)
-			f, _, _ := d.Frame(packet)
+			f, ok, refused := d.Frame(packet)
+			if !ok || refused != nil || f.Size != len(packet) {
+				t.Fatalf("%d ids %d: %+v %v %v", n, id, f, ok, refused)
+			}
 			p := reader{rest: packet[f.Head+3:]}
 			p = reader{rest: p.take(p.length())}
 			var ids []uint32
