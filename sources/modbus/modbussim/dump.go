@@ -74,30 +74,6 @@ func (s *Server) Load(blocks []Block) error {
 	return nil
 }
 
-// AppendDump appends blocks in the form that ParseDump reads, hexadecimal, with
-// up to 16 registers a line.
-func AppendDump(dst []byte, blocks []Block) []byte {
-	unit := uint8(0)
-	for _, b := range blocks {
-		if b.Unit != unit {
-			unit = b.Unit
-			dst = fmt.Appendf(dst, "unit %d\n", unit)
-		}
-		for at := 0; at < len(b.Words); at += 16 {
-			dst = fmt.Appendf(dst, "%v 0x%04X", b.Table, int(b.Address)+at)
-			for _, w := range b.Words[at:min(at+16, len(b.Words))] {
-				if b.Table.IsBit() {
-					dst = fmt.Appendf(dst, " %d", w)
-					continue
-				}
-				dst = fmt.Appendf(dst, " %04X", w)
-			}
-			dst = append(dst, '\n')
-		}
-	}
-	return dst
-}
-
 // field is a word of a line and where it stands.
 type field struct {
 	text string

@@ -13,12 +13,6 @@ type Generator interface {
 	At(elapsed time.Duration) float64
 }
 
-// Constant is always the same value.
-type Constant float64
-
-// At returns c.
-func (c Constant) At(time.Duration) float64 { return float64(c) }
-
 // Ramp grows steadily from Start, or falls with a negative PerSecond. With
 // Step it moves in multiples of Step, as counters do; with Wrap it goes back
 // to Start after having grown by Wrap.
