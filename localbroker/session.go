@@ -38,6 +38,10 @@ type session struct {
 	will  *delayedWill  // nil: none
 	ended bool          // nobody will come back to it
 
+	// snapshots are those that wait in the session log. They belong to the
+	// goroutine that reads from the client.
+	snapshots []waitingSnapshot
+
 	mu sync.Mutex
 	// These are changed with both life and mu held.
 	out     *outbound.Session

@@ -1,12 +1,10 @@
 package localbroker
 
 import (
-	"sluice/localbroker/outbound"
 	"sluice/localbroker/state"
 	"sluice/localbroker/topics"
 	"sluice/localbroker/trace"
 	"sluice/localbroker/wire"
-	"sluice/mapping"
 )
 
 // subscribe acts on a SUBSCRIBE: what is granted is kept, then it counts, then
@@ -23,15 +21,17 @@ func (c *conn) subscribe() error {
 	had := len(known)
 	next := b.queueNext()
 	existed := make([]bool, len(p.Filters))
+	waiting := s.snapshotsWaiting()
 	for i, sub := range p.Filters {
 		existed[i] = known[sub.Filter]
+		size := b.snapshotSize(s, sub, existed[i])
 		switch {
 		case !b.rules.MayRead(c.identity, sub.Filter):
 			b.count.refuse(wire.RefusedACL)
 			c.noteRefused(wire.RefusedACL, sub.Filter)
 			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
 			continue
-		case !existed[i] && had >= b.cfg.Limits.Subscriptions || s.out.Overdue():
+		case !existed[i] && had >= b.cfg.Limits.Subscriptions || s.out.Overdue() || size > 0 && waiting+size > snapshotShare*int(b.cfg.Limits.RetainedSize):
 			b.count.refuse(wire.RefusedSubscription)
 			c.noteRefused(wire.RefusedSubscription, sub.Filter)
 			codes[i] = wire.CodeQuota
@@ -40,7 +40,7 @@ func (c *conn) subscribe() error {
 			had++
 			known[sub.Filter] = true
 		}
-		codes[i] = sub.QoS
+		codes[i], waiting = sub.QoS, waiting+size
 		since := s.out.Subscribed(sub, next)
 		if s.stored() {
 			ops = append(ops, state.PutSubscription(storedSubscription(s.id, sub, since)))
@@ -75,38 +75,6 @@ func (c *conn) subscribe() error {
 	return nil
 }
 
-// snapshot has the retained messages that a new subscription covers sent.
-func (b *Broker) snapshot(c *conn, sub topics.Subscription, existed bool) {
-	_, group, _ := topics.Unshared(sub.Filter)
-	if group != "" || sub.RetainHandling == 2 || sub.RetainHandling == 1 && existed { // [MQTT-3.3.1-10] [MQTT-3.3.1-11]
-		return
-	}
-	s := c.session
-	if s.stored() && sub.QoS > 0 {
-		b.queueSnapshot(s, sub)
-	}
-	s.out.Owe(outbound.WantOf(sub), b.board.Covered(sub.Filter))
-}
-
-// queueSnapshot puts the retained messages that a stored session gets at QoS 1
-// or 2 into the session log, behind the live ones that are there: the last one
-// is the newest.
-func (b *Broker) queueSnapshot(s *session, sub topics.Subscription) {
-	var recs []mapping.Record
-	late := func() []mapping.Record {
-		recs = b.board.SnapshotRecords(nil, s.out, sub, b.moment())
-		return recs
-	}
-	done := make(chan error, 1)
-	if b.committer.put(job{late: late, done: func(err error) { done <- err }}) != nil {
-		return // the broker stops
-	}
-	if <-done != nil {
-		b.count.lost.Add(uint64(len(recs)))
-	}
-	s.out.Look()
-}
-
 // unsubscribe acts on an UNSUBSCRIBE.
 func (c *conn) unsubscribe() error {
 	b, s, p := c.broker, c.session, &c.packet
@@ -120,6 +88,7 @@ func (c *conn) unsubscribe() error {
 			continue
 		}
 		s.out.Unsubscribed(filter)
+		s.forgetSnapshots(filter)
 		if s.stored() {
 			ops = append(ops, state.DeleteSubscription(s.id, filter))
 		}

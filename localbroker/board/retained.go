@@ -288,17 +288,38 @@ func (b *Board) SnapshotRecords(dst []mapping.Record, s *outbound.Session, sub t
 	want := outbound.WantOf(sub)
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for e := range b.under(sub.Filter) {
-		if e.message == nil || min(e.message.QoS, sub.QoS) == 0 || e.message.Expired(at.Now) {
-			continue
-		}
-		if b.cfg.May != nil && !b.cfg.May(s, e.topic) {
-			continue
-		}
-		to := &outbound.Addressed{ClientID: s.ID(), How: outbound.How{QoS: min(e.message.QoS, sub.QoS), Retain: true, IDs: want.IDs}}
-		dst = append(dst, outbound.EncodeQueued(e.message, to, at))
+	for m := range b.counted(s, sub, at.Now) {
+		to := &outbound.Addressed{ClientID: s.ID(), How: outbound.How{QoS: min(m.QoS, sub.QoS), Retain: true, IDs: want.IDs}}
+		dst = append(dst, outbound.EncodeQueued(m, to, at))
 	}
 	return dst
+}
+
+// SnapshotSize returns the bytes of the messages that SnapshotRecords would
+// return, as messages of clients are counted.
+func (b *Board) SnapshotSize(s *outbound.Session, sub topics.Subscription) (size int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for m := range b.counted(s, sub, time.Now()) {
+		size += m.Size()
+	}
+	return size
+}
+
+// counted returns the retained messages of clients under a filter, not a shared
+// one, that the session gets at QoS 1 or 2. mu is held.
+func (b *Board) counted(s *outbound.Session, sub topics.Subscription, now time.Time) iter.Seq[*wire.Message] {
+	return func(yield func(*wire.Message) bool) {
+		for e := range b.under(sub.Filter) {
+			m := e.message
+			if m == nil || min(m.QoS, sub.QoS) == 0 || m.Expired(now) || b.cfg.May != nil && !b.cfg.May(s, e.topic) {
+				continue
+			}
+			if !yield(m) {
+				return
+			}
+		}
+	}
 }
 
 // catchUp returns how many topics are done with.

@@ -69,6 +69,13 @@ func (s *Session) Look() {
 	}
 }
 
+// Acknowledged returns up to which seq a stored session is done with its log.
+func (s *Session) Acknowledged() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.drain.acked
+}
+
 // startDrain begins a connection. mu is held.
 func (s *Session) startDrain() {
 	d := &s.drain
