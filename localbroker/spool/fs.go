@@ -61,6 +61,8 @@ func (osFS) Open(name string, create bool) (file, error) {
 func (osFS) Rename(from, to string) error { return os.Rename(from, to) }
 func (osFS) Remove(name string) error     { return os.Remove(name) }
 
+func (osFS) Lock(dir string) (io.Closer, error) { return Lock(dir) }
+
 func (osFS) ReadDir(dir string) ([]string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {

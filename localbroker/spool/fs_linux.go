@@ -51,7 +51,9 @@ func Disk(dir string) (size, free int64, err error) {
 	return int64(st.Blocks) * int64(st.Bsize), int64(st.Bavail) * int64(st.Bsize), nil
 }
 
-func (osFS) Lock(dir string) (io.Closer, error) {
+// Lock takes a folder for this process until the Closer is closed. Errors:
+// ErrBusy if another has it, and those of a folder that cannot be written.
+func Lock(dir string) (io.Closer, error) {
 	f, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, err

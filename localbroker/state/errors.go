@@ -13,8 +13,6 @@ var (
 	ErrFull = errors.New("the state is full")
 	// ErrOp: an Op with an unknown bucket or kind, without key, or too large.
 	ErrOp = errors.New("not a change")
-	// ErrBusy: another process uses the folder.
-	ErrBusy = errors.New("the folder is in use by another process")
 )
 
 // VersionError: the file was written by a newer version of the program, which

@@ -16,7 +16,6 @@ const (
 	fileName      = "state.db"
 	newSuffix     = ".new"     // being written; not looked at
 	damagedSuffix = ".damaged" // set aside
-	lockName      = "lock"
 	boltPageSize  = 4096
 	allocStep     = 128 << 10 // how much a file grows at a time
 	rebuildBatch  = 1 << 20   // bytes in one transaction of a rebuild

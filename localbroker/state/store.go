@@ -60,7 +60,7 @@ const (
 // Open opens or makes the state in dir. A damaged file is restored from the
 // backup or from what can be read of it, set aside, logged and counted; it is
 // never a reason not to start, and neither is a disk that is full: then what
-// there is can be loaded, and Apply refuses. Errors: ErrBusy, *VersionError,
+// there is can be loaded, and Apply refuses. Errors: spool.ErrBusy, *VersionError,
 // and those of a folder that cannot be used. No goroutine is started; Run does
 // the regular work.
 func Open(dir string, cfg Config, log *slog.Logger) (*Store, error) {
@@ -83,7 +83,7 @@ func Open(dir string, cfg Config, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return nil, fmt.Errorf("open state: %w", err)
 	}
-	lock, err := lockFolder(dir)
+	lock, err := spool.Lock(dir)
 	if err != nil {
 		return nil, fmt.Errorf("lock %s: %w", dir, err)
 	}

@@ -252,7 +252,7 @@ func TestBounds(t *testing.T) {
 func TestAFolderIsUsedOnce(t *testing.T) {
 	dir := t.TempDir()
 	s := mustOpen(t, dir, config(t, spool.Sync))
-	if _, err := Open(dir, config(t, spool.Sync), quiet); !errors.Is(err, ErrBusy) {
+	if _, err := Open(dir, config(t, spool.Sync), quiet); !errors.Is(err, spool.ErrBusy) {
 		t.Errorf("got %v", err)
 	}
 	closeStore(t, s)

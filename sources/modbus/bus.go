@@ -33,10 +33,7 @@ type Bus struct {
 	hold    time.Time     // no request before
 	busy    time.Duration // time spent reading since started
 	load    loadMeter
-	refusal struct { // of deliver
-		count uint64
-		last  error
-	}
+	refused sources.Refusals // of deliver
 }
 
 var _ sources.Source = (*Bus)(nil)
@@ -184,9 +181,7 @@ func (b *Bus) wakeAt(now, wake time.Time) time.Time {
 	return wake
 }
 
-// emit hands samples on without holding the lock. What the stage to the right
-// cannot take is its loss to report; here it is counted, and logged once a
-// change.
+// emit hands samples on without holding the lock.
 func (b *Bus) emit(samples []sources.Sample) {
 	if len(samples) == 0 {
 		return
@@ -194,17 +189,7 @@ func (b *Bus) emit(samples []sources.Sample) {
 	b.mu.Unlock()
 	err := b.deliver(samples)
 	b.mu.Lock()
-	if err != nil {
-		b.refusal.count++
-	}
-	if (err == nil) != (b.refusal.last == nil) {
-		if err != nil {
-			b.cfg.Log.Error("samples not taken", "bus", b.cfg.Name, "error", err)
-		} else {
-			b.cfg.Log.Info("samples taken again", "bus", b.cfg.Name)
-		}
-	}
-	b.refusal.last = err
+	b.refused.Note(err, b.cfg.Log, b.cfg.Name)
 }
 
 // announce tells the listener and the log that d came or went.

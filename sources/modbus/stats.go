@@ -144,7 +144,7 @@ func (b *Bus) Stats() Stats {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	s := Stats{Name: b.cfg.Name, Line: b.cfg.Line.Text, Connected: !b.outage.down, Outages: b.outage.count,
-		NotTaken: b.refusal.count}
+		NotTaken: b.refused.Count}
 	if !b.started.IsZero() {
 		now := time.Now()
 		b.load.settle(now)

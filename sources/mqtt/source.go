@@ -33,10 +33,7 @@ type Source struct {
 	arrivals uint64 // numbers what comes in
 	messages uint64
 	line     line
-	refusal  struct { // of deliver
-		count uint64
-		last  error
-	}
+	refused  sources.Refusals // of deliver
 }
 
 var _ sources.Source = (*Source)(nil)
@@ -240,9 +237,7 @@ func (s *Source) lineChanged(now time.Time) {
 	}
 }
 
-// emit hands samples on without holding the lock. What the stage to the right
-// cannot take is its loss to report; here it is counted, and logged once a
-// change.
+// emit hands samples on without holding the lock.
 func (s *Source) emit(samples []sources.Sample) {
 	if len(samples) == 0 {
 		return
@@ -250,15 +245,5 @@ func (s *Source) emit(samples []sources.Sample) {
 	s.mu.Unlock()
 	err := s.deliver(samples)
 	s.mu.Lock()
-	if err != nil {
-		s.refusal.count++
-	}
-	if (err == nil) != (s.refusal.last == nil) {
-		if err != nil {
-			s.cfg.Log.Error("samples not taken", "bus", s.cfg.Name, "error", err)
-		} else {
-			s.cfg.Log.Info("samples taken again", "bus", s.cfg.Name)
-		}
-	}
-	s.refusal.last = err
+	s.refused.Note(err, s.cfg.Log, s.cfg.Name)
 }

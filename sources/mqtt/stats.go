@@ -66,7 +66,7 @@ func (s *Source) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := Stats{Name: s.cfg.Name, Broker: "local", Connected: s.line.up, Since: s.started, LastError: s.line.text,
-		Lost: s.line.lost, Topics: len(s.topics), Messages: s.messages, NotTaken: s.refusal.count, Devices: []DeviceStats{}}
+		Lost: s.line.lost, Topics: len(s.topics), Messages: s.messages, NotTaken: s.refused.Count, Devices: []DeviceStats{}}
 	if s.cfg.Remote != nil {
 		out.Broker = s.cfg.Remote.Address
 	}
