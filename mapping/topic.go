@@ -159,26 +159,53 @@ func (t Topic) Uses(token string) bool {
 // nothing; Check finds that beforehand.
 func (t Topic) Append(dst []byte, p *Point) []byte {
 	for i := range t.parts {
-		switch part := &t.parts[i]; part.token {
-		case tokenText:
-			dst = append(dst, part.text...)
-		case tokenSite:
-			dst = append(dst, p.Site...)
-		case tokenGateway:
-			dst = append(dst, t.gateway...)
-		case tokenDevice:
-			dst = append(dst, p.Device...)
-		case tokenPoint:
-			dst = append(dst, p.Name...)
-		case tokenUnitID:
-			dst = strconv.AppendUint(dst, uint64(p.UnitID), 10)
-		case tokenGroup:
-			dst = append(dst, p.Group...)
-		case tokenTag:
-			dst = append(dst, p.tag(part.text)...)
-		}
+		dst = t.appendPart(dst, i, p)
 	}
 	return dst
+}
+
+func (t Topic) appendPart(dst []byte, i int, p *Point) []byte {
+	switch part := &t.parts[i]; part.token {
+	case tokenText:
+		return append(dst, part.text...)
+	case tokenSite:
+		return append(dst, p.Site...)
+	case tokenGateway:
+		return append(dst, t.gateway...)
+	case tokenDevice:
+		return append(dst, p.Device...)
+	case tokenPoint:
+		return append(dst, p.Name...)
+	case tokenUnitID:
+		return strconv.AppendUint(dst, uint64(p.UnitID), 10)
+	case tokenGroup:
+		return append(dst, p.Group...)
+	case tokenTag:
+		return append(dst, p.tag(part.text)...)
+	}
+	return dst
+}
+
+// Filter returns the topic filter that covers the topic of p and those of all
+// points of the site whose names have as many levels: what differs between
+// points is a +.
+func (t Topic) Filter(p *Point) string {
+	var filter []byte
+	for i := range t.parts {
+		start := len(filter)
+		filter = t.appendPart(filter, i, p)
+		if k := t.parts[i].token; k != tokenText && k != tokenSite && k != tokenGateway {
+			slashes := strings.Count(string(filter[start:]), "/")
+			filter = append(append(filter[:start], '+'), strings.Repeat("/+", slashes)...)
+		}
+	}
+	levels := strings.Split(string(filter), "/")
+	for i := range levels {
+		if strings.Contains(levels[i], "+") { // a + stands alone [MQTT-4.7.1-3]
+			levels[i] = "+"
+		}
+	}
+	return strings.Join(levels, "/")
 }
 
 // Check returns why the topic cannot be used for p: a tag or group that p does
