@@ -14,6 +14,9 @@ import (
 
 // check decides on a command, and sets what its write needs.
 func (s *Service) check(j *job) (Code, string) {
+	if j.Origin.Kind == Upstream && !s.flow(j.Origin.Name).take(time.Duration(j.got.Mono)) {
+		return TooFast, fmt.Sprintf("more than %d commands a second over this upstream", upstreamASecond)
+	}
 	if j.Retained {
 		return Retained, "a retained message may be of any age"
 	}
@@ -61,10 +64,16 @@ func (s *Service) check(j *job) (Code, string) {
 // checkTimes works out until when the command may be carried out.
 func (j *job) checkTimes(w *mapping.Writable) (Code, string) {
 	left := w.Expiry
+	if j.Timed && j.Sent.IsZero() && j.Expires.IsZero() {
+		return Untimed, `a command that may have waited on the way has to say "sent" or "expires"`
+	}
 	if j.TTL > 0 {
 		left = min(left, j.TTL)
 	}
 	if (!j.Sent.IsZero() || !j.Expires.IsZero()) && !j.got.Trusted {
+		if j.Timed {
+			return NoClock, "the gateway's clock is not right yet"
+		}
 		return NoClock, "the gateway's clock is not right yet: leave out sent and expires, or wait"
 	}
 	now := j.got.Time()

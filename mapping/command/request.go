@@ -51,6 +51,12 @@ type Request struct {
 	Retained bool
 	// Confirmed says that a person was asked.
 	Confirmed bool
+	// Timed refuses the command if it says neither Sent nor Expires: it may
+	// have waited on the way.
+	Timed bool
+	// Named says that the message named the point, as its topic does not; then
+	// the answer does so, too.
+	Named bool
 	// Wrong says why the message cannot be read; "" if it can.
 	Wrong string
 }
@@ -72,6 +78,7 @@ const (
 	BadStep        Code = "step"              // between two steps, or finer than the register
 	Unconfirmed    Code = "confirm"           // the point asks for "confirm": true
 	Expired        Code = "expired"           // too old, when it came or when its turn came
+	Untimed        Code = "untimed"           // it does not say when it was given, and may have waited on the way
 	NoClock        Code = "clock"             // it names a time, and the gateway's clock is not right yet
 	Retained       Code = "retained"          // a retained message
 	Duplicate      Code = "duplicate"         // the same id again
@@ -101,7 +108,8 @@ type Result struct {
 //
 //	{"id":"7","ok":false,"code":"out-of-range","message":"…","value":99,"at":"2026-11-21T18:00:00.123Z","entry":12}
 //
-// with "written" for a value that was read back. Without an id there is none.
+// with "written" for a value that was read back, and with "device" and "point" if
+// the command named them. Without an id there is none.
 func (r *Result) AppendJSON(dst []byte) []byte {
 	text := func(key, value string) {
 		dst = append(append(append(dst, '"'), key...), `":`...)
@@ -110,6 +118,12 @@ func (r *Result) AppendJSON(dst []byte) []byte {
 	dst = append(dst, '{')
 	if r.Request.ID != "" {
 		text("id", r.Request.ID)
+	}
+	if r.Request.Named && r.Request.Device != "" {
+		text("device", r.Request.Device)
+	}
+	if r.Request.Named && r.Request.Point != "" {
+		text("point", r.Request.Point)
 	}
 	dst = append(strconv.AppendBool(append(dst, `"ok":`...), r.Code == OK), ',')
 	text("code", string(r.Code))
@@ -135,12 +149,12 @@ const timeFormat = "2006-01-02T15:04:05.000Z07:00"
 // maxID is the longest id that is taken, in bytes.
 const maxID = 128
 
-// ParseJSON reads the payload of a command topic into a Request without Origin,
-// Device and Point:
+// ParseJSON reads the payload of a command topic into a Request without Origin:
 //
 //	{"id":"7","value":12.5,"ttl":10,"sent":"2026-11-21T18:00:00Z","expires":1795284000000,"confirm":true}
 //
-// id is a text or a number and has to be there. ttl is in seconds; sent and
+// id is a text or a number and has to be there. Device and Point are those of the
+// keys device and point, if they are there: where the topic tells them it counts. ttl is in seconds; sent and
 // expires are RFC 3339 or milliseconds since 1970. Other keys are left alone.
 // With plain, a bare value is taken too: 12.5, true, heat. Of a command that is
 // wrong, Wrong says why, and what could be read stays, so that the answer has the
@@ -162,6 +176,8 @@ func parse(payload []byte, plain bool) (r Request, wrong string) {
 		Sent    json.RawMessage `json:"sent"`
 		Expires json.RawMessage `json:"expires"`
 		Confirm bool            `json:"confirm"`
+		Device  json.RawMessage `json:"device"`
+		Point   json.RawMessage `json:"point"`
 	}
 	if err := json.Unmarshal(payload, &in); err != nil {
 		if v, ok := parseValue(payload); ok && plain {
@@ -179,7 +195,7 @@ func parse(payload []byte, plain bool) (r Request, wrong string) {
 		r.ID = ""
 		return r, "id is missing, or no text of 1 to 128 bytes"
 	}
-	r.Confirmed = in.Confirm
+	r.Confirmed, r.Device, r.Point = in.Confirm, parseName(in.Device), parseName(in.Point)
 	if r.Value, ok = parseValue(in.Value); !ok {
 		return r, "value is missing, or no number, text, true or false"
 	}
@@ -223,6 +239,14 @@ func parseValue(data json.RawMessage) (sources.Value, bool) {
 		return sources.Float64(v), true
 	}
 	return sources.Value{}, false
+}
+
+// parseName reads a name; what is none gives "".
+func parseName(data json.RawMessage) string {
+	if v, ok := parseValue(data); ok && v.Kind() == sources.KindString {
+		return v.AsString()
+	}
+	return ""
 }
 
 // parseTime reads a time; nothing gives the zero Time.

@@ -37,7 +37,8 @@ type Service struct {
 	incoming chan *job
 	buses    map[int]chan *job
 	last     map[*mapping.Point]time.Duration // of the judge: when the last write was accepted
-	refused  bucket                           // of the judge
+	refused  *bucket                          // of the judge
+	flows    map[string]*bucket               // of the judge: of the upstreams
 
 	mu    sync.Mutex
 	ended bool            // Run is over; guarded by mu
@@ -60,7 +61,8 @@ func New(o Options) *Service {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Service{opts: o, targets: make(map[string]map[string]mapping.Target), incoming: make(chan *job, mostIncoming),
-		buses: make(map[int]chan *job), last: make(map[*mapping.Point]time.Duration), count: make(map[Code]uint64)}
+		buses: make(map[int]chan *job), last: make(map[*mapping.Point]time.Duration), count: make(map[Code]uint64),
+		refused: newBucket(refusedAtOnce, refusedASecond), flows: make(map[string]*bucket)}
 	for _, t := range o.Site.Targets() {
 		if s.targets[t.Point.Device] == nil {
 			s.targets[t.Point.Device] = make(map[string]mapping.Target)
@@ -197,9 +199,9 @@ func (s *Service) refuse(j *job, code Code, message string) {
 
 // entry returns a line of the audit log about j.
 func (j *job) entry(event Event, now sources.Stamp) Entry {
-	clip := func(s string) string { return s[:min(len(s), maxID)] }
+	clip := func(s string) string { return s[:min(len(s), maxID)] } // a flood must not fill the disk
 	return Entry{At: now.Time(), Trusted: now.Trusted, Event: event, Device: clip(j.Device), Point: clip(j.Point),
-		Value: rawJSON(j.Value), ID: clip(j.ID), Origin: j.Origin.Kind, Name: j.Origin.Name, Client: j.Origin.Client}
+		Value: rawJSON(j.Value), ID: clip(j.ID), Origin: j.Origin.Kind, Name: j.Origin.Name, Client: clip(j.Origin.Client)}
 }
 
 // work carries out the writes of one bus, one by one.
@@ -261,23 +263,38 @@ func (s *Service) logged(j *job, r Result, of uint64) *Result {
 
 // bucket lets through a few at once and then some a second.
 type bucket struct {
-	last   time.Duration
-	left   float64
-	begun  bool
-	missed uint64
+	atOnce, aSecond float64
+	last            time.Duration
+	left            float64
+	begun           bool
+	missed          uint64
 }
 
+// How many lines refused commands may have in the audit log, and how many
+// commands may come over one upstream.
 const (
-	refusedAtOnce  = 100
-	refusedASecond = 2
+	refusedAtOnce   = 100
+	refusedASecond  = 2
+	upstreamAtOnce  = 200
+	upstreamASecond = 20
 )
+
+func newBucket(atOnce, aSecond float64) *bucket { return &bucket{atOnce: atOnce, aSecond: aSecond} }
+
+// flow returns the bucket of an upstream.
+func (s *Service) flow(upstream string) *bucket {
+	if s.flows[upstream] == nil {
+		s.flows[upstream] = newBucket(upstreamAtOnce, upstreamASecond)
+	}
+	return s.flows[upstream]
+}
 
 // take reports whether there is room now; if not, it counts.
 func (b *bucket) take(now time.Duration) bool {
 	if !b.begun {
-		b.begun, b.left = true, refusedAtOnce
+		b.begun, b.left = true, b.atOnce
 	} else {
-		b.left = min(refusedAtOnce, b.left+(now-b.last).Seconds()*refusedASecond)
+		b.left = min(b.atOnce, b.left+(now-b.last).Seconds()*b.aSecond)
 	}
 	b.last = now
 	if b.left < 1 {

@@ -396,7 +396,7 @@ func TestEveryCodeIsInTheManual(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	all := []Code{OK, BadRequest, UnknownPoint, NotWritable, Unauthorised, BadValue, OutOfRange, BadStep, Unconfirmed, Expired, NoClock,
+	all := []Code{OK, BadRequest, UnknownPoint, NotWritable, Unauthorised, BadValue, OutOfRange, BadStep, Unconfirmed, Expired, Untimed, NoClock,
 		Retained, Duplicate, TooFast, Busy, DeviceOffline, CodeException, NoReply, ReadbackDiffer, Shutdown, AuditFailed}
 	missing := slices.DeleteFunc(all, func(c Code) bool {
 		return bytes.Contains(page, []byte("| `"+string(c)+"` |")) || bytes.Contains(page, []byte("| `"+string(c)+" N` |"))
