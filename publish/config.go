@@ -52,6 +52,8 @@ type Config struct {
 	Payload string `yaml:"payload"` // value, json, json-device or sparkplug
 	// Sparkplug says more about the payload sparkplug; nil means its defaults.
 	Sparkplug *sparkplug.Config `yaml:"sparkplug"`
+	// Commands takes commands over the upstream; nil takes none.
+	Commands *Commands `yaml:"commands"`
 	// Topic is a template; empty means {site}/{device}/{point}, and
 	// {site}/{device} for json-device.
 	Topic string `yaml:"topic"`

@@ -5,6 +5,7 @@ import (
 	"net"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -45,7 +46,8 @@ type fakeBroker struct {
 	clean     int // DISCONNECTs
 	status    []string
 	onPublish func(seq uint64)
-	host      *fakeHost // takes all messages, if there is one
+	host      *fakeHost      // takes all messages, if there is one
+	commander *fakeCommander // gives commands
 }
 
 // received is one data message as it reached the broker.
@@ -196,10 +198,19 @@ func (s *served) handle(p packets.ControlPacket) bool {
 		if s.b.host != nil {
 			return s.b.host.publish(s, p)
 		}
+		if c := s.b.commander; c != nil && strings.HasSuffix(p.TopicName, "/result") {
+			return c.answered(s, p)
+		}
 		return s.publish(p)
 	case *packets.SubscribePacket:
+		if s.b.commander != nil {
+			return s.b.commander.subscribe(s, p)
+		}
 		return s.b.host.subscribe(s, p)
 	case *packets.PubackPacket, *packets.PubrecPacket, *packets.PubcompPacket:
+		if s.b.commander != nil {
+			return s.b.commander.taken(p)
+		}
 		return s.b.host.answered(s, p)
 	case *packets.PubrelPacket:
 		if pub := s.rec[p.MessageID]; pub != nil {

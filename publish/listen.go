@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/eclipse/paho.mqtt.golang/packets"
@@ -16,7 +17,7 @@ type hearing struct {
 	listener func(topic string, payload []byte, retained bool)
 	second   map[uint16]bool // identifiers of QoS 2 that wait for PUBREL
 	suback   chan []byte     // the return codes; capacity 1
-	askedFor uint16          // identifier of the SUBSCRIBE
+	askedFor atomic.Uint32   // identifier of the SUBSCRIBE
 }
 
 func newHearing(listener func(topic string, payload []byte, retained bool)) *hearing {
@@ -83,7 +84,7 @@ func (h *hearing) hear(p *inbound) error {
 	case packets.Pubrel:
 		delete(h.second, p.id)
 	case packets.Suback:
-		if p.id != h.askedFor {
+		if p.id == 0 || uint32(p.id) != h.askedFor.Load() {
 			return fmt.Errorf("%w: SUBACK for a SUBSCRIBE that was not sent", errProtocol)
 		}
 		select {
@@ -113,13 +114,13 @@ func appendSubscribe(dst []byte, id uint16, filters []string) []byte {
 	return dst
 }
 
-// subscribe puts a SUBSCRIBE on its way, as the first packet after CONNACK.
+// subscribe puts a SUBSCRIBE on its way, once on a connection.
 func (c *conn) subscribe(filters []string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.slots.next++
-	c.askedFor = c.slots.next
-	c.out = appendSubscribe(c.out, c.askedFor, filters)
+	id := c.slots.free()
+	c.askedFor.Store(uint32(id))
+	c.out = appendSubscribe(c.out, id, filters)
 	signal(c.wake)
 }
 

@@ -15,12 +15,13 @@ import (
 // value, json and json-device. It filters, passes on messages of LAN clients
 // and drop notes, and keeps the retained status of gateway and devices.
 type Plain struct {
-	cfg     Config
-	encoder *mapping.Encoder
-	status  mapping.Topic
-	device  mapping.Topic
-	owner   mapping.Point // fills in the status topics
-	current func() []mapping.Record
+	cfg      Config
+	encoder  *mapping.Encoder
+	status   mapping.Topic
+	device   mapping.Topic
+	owner    mapping.Point // fills in the status topics
+	current  func() []mapping.Record
+	withhold func(topic string) bool
 
 	devices map[string]sources.DeviceState
 	pass    map[*mapping.Point]bool
@@ -38,12 +39,15 @@ type PlainOptions struct {
 	// records of the backlog are not retained. With order in-order they are,
 	// and nothing goes ahead of them. It is called by Run's goroutines.
 	Current func() []mapping.Record
+	// Withhold, if not nil, says which messages of LAN clients do not go out: a
+	// server would send them back as commands.
+	Withhold func(topic string) bool
 }
 
 // NewPlain makes the session of an upstream. cfg must have passed Validate.
 func NewPlain(cfg Config, o PlainOptions) (*Plain, error) {
 	cfg = cfg.Effective()
-	p := &Plain{cfg: cfg, current: o.Current, owner: mapping.Point{Site: o.Site},
+	p := &Plain{cfg: cfg, current: o.Current, withhold: o.Withhold, owner: mapping.Point{Site: o.Site},
 		devices: map[string]sources.DeviceState{}, pass: map[*mapping.Point]bool{}}
 	payload, err := mapping.ParsePayload(cfg.Payload)
 	if err != nil {
@@ -206,7 +210,7 @@ func (p *Plain) Encode(recs []mapping.Record, historical bool) ([]mapping.Messag
 	p.batch = p.batch[:0]
 	for i := range recs {
 		r := &recs[i]
-		if r.Point != nil && p.passes(r.Point) || r.Message != nil && !p.cfg.Filter.NoMessages || r.Drop != nil {
+		if r.Point != nil && p.passes(r.Point) || r.Message != nil && p.carries(r.Message) || r.Drop != nil {
 			p.batch = append(p.batch, *r)
 		}
 	}
@@ -232,6 +236,11 @@ func (p *Plain) encoded(historical bool) ([]mapping.Message, error) {
 		}
 	}
 	return p.out.Messages, err
+}
+
+// carries says whether a message of a LAN client goes out.
+func (p *Plain) carries(m *mapping.Message) bool {
+	return !p.cfg.Filter.NoMessages && (p.withhold == nil || !p.withhold(m.Topic))
 }
 
 func (p *Plain) passes(point *mapping.Point) bool {

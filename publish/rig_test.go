@@ -17,6 +17,7 @@ type rig struct {
 	session *seqSession
 	node    Session // in place of session
 	points  []*mapping.Point
+	inbox   *Inbox
 	hold    time.Duration
 	cfg     Config
 	up      *Upstream
@@ -42,7 +43,7 @@ func (r *rig) start() {
 	}
 	var err error
 	pending := func() (uint64, uint64, time.Time) { return uint64(r.log.pending()), 0, time.Time{} }
-	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold}
+	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold, Inbox: r.inbox}
 	session := Session(r.session)
 	if r.node != nil {
 		session = r.node

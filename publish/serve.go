@@ -111,6 +111,7 @@ func (u *Upstream) use(ctx context.Context, st *stream, i int, o *outcome) {
 func (s *stream) begin(ctx context.Context, lanes *sync.WaitGroup, idle chan<- struct{}) (left <-chan struct{}) {
 	t := s.talk
 	if t == nil {
+		lanes.Go(func() { s.up.subscribe(ctx, s.conn) })
 		births, f := s.up.born(s)
 		if f != nil {
 			s.conn.stop(f)
@@ -218,7 +219,7 @@ func (u *Upstream) leave(c *conn) {
 	if err != nil {
 		u.unsendable(err)
 	}
-	if u.sendStatus(ctx, c, last) && c.settled(ctx) {
+	if u.answer(ctx, c) && u.sendStatus(ctx, c, last) && c.settled(ctx) {
 		c.disconnect(ctx)
 		return
 	}
@@ -240,9 +241,10 @@ func (u *Upstream) sendStatus(ctx context.Context, c *conn, messages []mapping.M
 	return true
 }
 
-// tellNews sends what SetDevice queues, until ctx or the connection ends.
+// tellNews sends what SetDevice and Answer queue, until ctx or the connection
+// ends.
 func (u *Upstream) tellNews(ctx context.Context, c *conn) {
-	for {
+	for u.answer(ctx, c) {
 		select {
 		case <-u.news:
 		case <-c.done:

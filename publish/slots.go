@@ -28,15 +28,20 @@ func newSlots(window int) slots {
 // take files s under a new identifier. There must be fewer in use than the
 // window the table was made for.
 func (t *slots) take(s slot) uint16 {
+	s.id = t.free()
+	t.table[int(s.id)&(len(t.table)-1)] = s
+	return s.id
+}
+
+// free returns the next identifier that is not in use.
+func (t *slots) free() uint16 {
 	for {
 		t.next++
 		if t.next == 0 { // [MQTT-2.3.1-1]: never zero
 			continue
 		}
-		if at := &t.table[int(t.next)&(len(t.table)-1)]; at.id == 0 {
-			s.id = t.next
-			*at = s
-			return s.id
+		if t.table[int(t.next)&(len(t.table)-1)].id == 0 {
+			return t.next
 		}
 	}
 }

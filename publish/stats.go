@@ -71,6 +71,8 @@ type Stats struct {
 	MaxLatency time.Duration `json:"max_latency_ns"`
 
 	Backlog Backlog `json:"backlog"`
+	// Commands is how the upstream listens to commands; nil if it does not.
+	Commands *Listening `json:"commands,omitempty"`
 }
 
 // Backlog is what waits in the log for this upstream.
@@ -135,6 +137,7 @@ func (u *Upstream) Stats() Stats {
 	s.BytesIn, s.BytesOut = n.bytesIn, n.bytesOut
 	s.Latency, s.MaxLatency = n.latency, n.longest
 	s.Skipped, s.Unsent, s.Repeated = t.skipped, t.unsent, t.repeated
+	s.Commands = u.inbox.listening()
 	if u.pending != nil {
 		s.Backlog.Known = true
 		s.Backlog.Records, s.Backlog.Bytes, s.Backlog.Oldest = u.pending()

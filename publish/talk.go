@@ -89,6 +89,9 @@ type talk struct {
 // listen makes c listen and numbers what goes out. It comes before any
 // goroutine of c.
 func (u *Upstream) listen(c *conn) *talk {
+	if u.inbox != nil {
+		c.hearing = newHearing(u.inbox.hear)
+	}
 	if u.conversation == nil {
 		return nil
 	}

@@ -25,6 +25,7 @@ type Upstream struct {
 	log          Log
 	session      Session
 	conversation Conversation // session, if it is one
+	inbox        *inbox       // nil: no commands
 	logger       *slog.Logger
 	dialer       dialer
 	clientID     string
@@ -40,7 +41,7 @@ type Upstream struct {
 	status    []mapping.Message     // device news for the connection that is up
 	online    bool                  // births are on their way: news may follow them
 	devices   []sources.DeviceState // for a Conversation, in place of status
-	news      chan struct{}         // there is something in status or devices; capacity 1
+	news      chan struct{}         // there is something in status or devices, or an answer; capacity 1
 
 	mu     sync.Mutex // guards what follows
 	stats  Stats
@@ -83,6 +84,9 @@ type Options struct {
 	// readers that the server tells the absence of only later, such as a primary
 	// host; 0 else, and for every other Session.
 	Hold time.Duration
+	// Inbox is what the upstream listens to; nil for nothing. A Conversation
+	// has none, as it listens itself.
+	Inbox *Inbox
 }
 
 // perRecorder is a Session whose Encode may be called for each record alone.
@@ -119,6 +123,9 @@ func New(cfg Config, log Log, session Session, o Options) (*Upstream, error) {
 	if u.conversation, _ = session.(Conversation); u.conversation != nil && o.Hold > 0 {
 		u.limits.epoch = time.Now()
 		u.held = &holding{hold: o.Hold, epoch: u.limits.epoch}
+	}
+	if o.Inbox != nil && u.conversation == nil {
+		u.inbox = &inbox{Inbox: *o.Inbox}
 	}
 	if p, ok := session.(perRecorder); ok {
 		u.perRecord = p.PerRecord()

@@ -176,6 +176,7 @@ func (c *Config) validateData(p *problems) {
 	}
 	p.oneOf("payload", c.Payload, payloadValue, payloadJSON, payloadJSONDevice, payloadSparkplug)
 	c.validateSparkplug(p)
+	c.validateCommands(p)
 	p.oneOf("retain", c.Retain, retainPoints, retainAlways, retainNever)
 	p.oneOf("order", c.Order, "", orderLiveFirst, orderInOrder)
 	if c.Payload == payloadValue && c.Order == orderLiveFirst {
