@@ -47,6 +47,7 @@ func (s *status) attention(wait time.Duration) []string {
 		if n := u.Sparkplug; n != nil && n.Hint != "" && u.State == publish.StateConnected {
 			say("upstream %s: %s", u.Name, n.Hint)
 		}
+		all = append(all, commandAttention(u)...)
 		if u.Unsent > 0 {
 			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
 		}

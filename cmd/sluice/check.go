@@ -125,6 +125,7 @@ type upstreamForecast struct {
 	Payload  string  `json:"payload"`
 	Topic    string  `json:"topic"`
 	Order    string  `json:"order"`
+	Commands string  `json:"commands,omitempty"`  // filters on which it takes commands
 	Messages float64 `json:"messages_per_second"` // at most: reports on change make it less
 	PerDay   float64 `json:"bytes_per_day"`       // about
 	// HostsMay is what Sparkplug hosts may do besides reading, in words.
@@ -184,7 +185,7 @@ func (s *site) forecast() *forecast {
 	}
 	for _, cfg := range s.Upstreams {
 		cfg = cfg.Effective()
-		u := upstreamForecast{Name: cfg.Name, Server: server(cfg), Payload: cfg.Payload, Topic: cfg.Topic, Order: cfg.Order, Messages: samples}
+		u := upstreamForecast{Name: cfg.Name, Server: server(cfg), Payload: cfg.Payload, Topic: cfg.Topic, Order: cfg.Order, Messages: samples, Commands: s.commandTopics(&cfg)}
 		bytes := samples*(messageBytesPerSample+packetBytes) + topicBytes
 		if cfg.Payload == "json-device" {
 			u.Messages, bytes = polls, samples*25+polls*(packetBytes+60)

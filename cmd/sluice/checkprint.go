@@ -68,6 +68,9 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 		if len(u.HostsMay) > 0 {
 			fmt.Fprintf(b, "  hosts may %s\n", strings.Join(u.HostsMay, ", "))
 		}
+		if u.Commands != "" {
+			fmt.Fprintf(b, "  takes commands on %s\n", u.Commands)
+		}
 	}
 	f.Buffer.print(b)
 	f.Broker.print(b)

@@ -18,6 +18,7 @@ type writeForecast struct {
 	Limits  string        `json:"limits"` // "0..18 °C, step 0.5"
 	Rate    time.Duration `json:"rate_ns"`
 	Confirm bool          `json:"confirm"`
+	From    []string      `json:"from"` // "local broker", and names of upstreams
 }
 
 // writes lists what may be written.
@@ -25,7 +26,7 @@ func (s *site) writes() []writeForecast {
 	all := []writeForecast{}
 	for _, t := range s.model.Targets() {
 		if w := t.Write; w != nil {
-			all = append(all, writeForecast{t.Point.Device, t.Point.Name, limits(t.Point, w), w.Rate, w.Confirm})
+			all = append(all, writeForecast{t.Point.Device, t.Point.Name, limits(t.Point, w), w.Rate, w.Confirm, s.origins(t.Point)})
 		}
 	}
 	return all
@@ -60,14 +61,14 @@ func (f *forecast) printWrites(b *bytes.Buffer) {
 	}
 	fmt.Fprintf(b, "\n%s may be written by commands:\n", count(len(f.Writes), "point"))
 	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "  device\tpoint\tlimits\tat most every\tconfirm")
+	fmt.Fprintln(w, "  device\tpoint\tlimits\tat most every\tconfirm\tfrom")
 	for i := range f.Writes {
 		p := &f.Writes[i]
 		confirm := "no"
 		if p.Confirm {
 			confirm = "yes"
 		}
-		fmt.Fprintf(w, "  %s\t%s\t%s\t%v\t%s\n", p.Device, p.Point, p.Limits, p.Rate, confirm)
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%v\t%s\t%s\n", p.Device, p.Point, p.Limits, p.Rate, confirm, strings.Join(p.From, ", "))
 	}
 	_ = w.Flush() // a Buffer takes everything
 }

@@ -111,10 +111,11 @@ type answerJSON struct {
 	Code    string  `json:"code"`
 	Written float64 `json:"written"`
 	Entry   uint64  `json:"entry"`
+	Point   string  `json:"point"`
 	Topic   string  `json:"-"`
 }
 
-func newPanel(t *testing.T, addr, user string) (*panel, error) {
+func newPanel(t *testing.T, addr, user string, results ...string) (*panel, error) {
 	t.Helper()
 	p := &panel{answers: make(map[string]chan answerJSON)}
 	o := paho.NewClientOptions().AddBroker("tcp://" + addr).SetClientID("panel-" + user).SetAutoReconnect(false)
@@ -126,7 +127,11 @@ func newPanel(t *testing.T, addr, user string) (*panel, error) {
 		return nil, fmt.Errorf("connect: %w", token.Error())
 	}
 	t.Cleanup(func() { p.Disconnect(0) })
-	token := p.Subscribe("plant/+/+/result", 1, func(_ paho.Client, m paho.Message) {
+	filters := map[string]byte{"plant/+/+/result": 1}
+	for _, filter := range results {
+		filters[filter] = 1
+	}
+	token := p.SubscribeMultiple(filters, func(_ paho.Client, m paho.Message) {
 		var a answerJSON
 		if err := json.Unmarshal(m.Payload(), &a); err != nil {
 			t.Errorf("answer %s: %v", m.Payload(), err)
@@ -152,7 +157,13 @@ func (p *panel) of(id string) chan answerJSON {
 // command publishes and waits for the answer; false if the connection is lost.
 func (p *panel) command(t *testing.T, point, id, payload string, retain bool) (answerJSON, bool) {
 	t.Helper()
-	if token := p.Publish("plant/plc/"+point+"/set", 1, retain, payload); !token.WaitTimeout(waitTime) || token.Error() != nil {
+	return p.commandOn(t, "plant/plc/"+point+"/set", id, payload, retain)
+}
+
+// commandOn is command on a topic.
+func (p *panel) commandOn(t *testing.T, topic, id, payload string, retain bool) (answerJSON, bool) {
+	t.Helper()
+	if token := p.Publish(topic, 1, retain, payload); !token.WaitTimeout(waitTime) || token.Error() != nil {
 		return answerJSON{}, false
 	}
 	timeout, lost := time.After(waitTime), time.NewTicker(20*time.Millisecond)
@@ -166,7 +177,7 @@ func (p *panel) command(t *testing.T, point, id, payload string, retain bool) (a
 				return answerJSON{}, false
 			}
 		case <-timeout:
-			t.Fatalf("no answer to %s", payload)
+			t.Fatalf("no answer to %s on %s", payload, topic)
 		}
 	}
 }

@@ -7,12 +7,14 @@ import (
 	"net/http"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
 
 	"sluice/dashboard"
 	"sluice/localbroker"
 	"sluice/localbroker/spool"
+	"sluice/localbroker/topics"
 	"sluice/localbroker/trace"
 	"sluice/mapping"
 	"sluice/mapping/command"
@@ -70,10 +72,13 @@ type broker struct {
 type upstream struct {
 	*stage
 	*publish.Upstream
-	cfg     publish.Config
-	node    *sparkplug.Node  // nil but for an edge node of Sparkplug
-	points  []*mapping.Point // of the edge node
-	inquiry inquiry
+	cfg    publish.Config
+	node   *sparkplug.Node  // nil but for an edge node of Sparkplug
+	points []*mapping.Point // of the edge node
+	routes *command.Routes  // of commands; nil: none
+	// withheld are the topics of which no message of a LAN client goes out.
+	withheld []string
+	inquiry  inquiry
 }
 
 // web is the HTTP endpoint at work.
@@ -145,9 +150,15 @@ func (g *gateway) webSocket(w http.ResponseWriter, r *http.Request) {
 
 // upstreamFor takes the upstream of cfg over from old, or makes it.
 func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
+	routes, err := s.routes(&cfg)
+	if err != nil {
+		return nil, fmt.Errorf("upstream %s: commands: %w", cfg.Name, err)
+	}
+	withheld := s.commandFilters()
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || reflect.DeepEqual(u.points, s.passing(&cfg))) {
+			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || reflect.DeepEqual(u.points, s.passing(&cfg))) &&
+				reflect.DeepEqual(u.routes, routes) && slices.Equal(u.withheld, withheld) {
 				return u, nil
 			}
 		}
@@ -156,7 +167,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: cursor: %w", cfg.Name, err)
 	}
-	u := &upstream{cfg: cfg}
+	u := &upstream{cfg: cfg, routes: routes, withheld: withheld}
 	var session publish.Session
 	var hold time.Duration
 	if cfg.IsSparkplug() {
@@ -165,13 +176,14 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 		session, hold = u.node, hostGrace(&cfg)
 	} else {
 		session, err = publish.NewPlain(cfg, publish.PlainOptions{Site: s.model.Name, Gateway: s.model.Gateway,
-			Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) }})
+			Current:  func() []mapping.Record { return g.current(s.Buffer.ClockWait) },
+			Withhold: func(topic string) bool { return topics.MatchesAny(withheld, topic) }})
 	}
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
 	}
 	u.Upstream, err = publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Build: g.build.Built,
-		Logger: g.log, Hold: hold, Pending: func() (records, bytes uint64, oldest time.Time) {
+		Logger: g.log, Hold: hold, Inbox: g.inbox(u), Pending: func() (records, bytes uint64, oldest time.Time) {
 			p := cursor.Pending()
 			return p.Records, p.Bytes, p.Oldest
 		}})

@@ -109,6 +109,11 @@ func (s *upstreamStatus) metrics(m *dashboard.Metrics) {
 	m.Gauge("sluice_upstream_backlog_records", "Records that wait.", float64(s.Backlog.Records), upstream)
 	m.Gauge("sluice_upstream_backlog_bytes", "About how many bytes wait.", float64(s.Backlog.Bytes), upstream)
 	m.Gauge("sluice_upstream_drain_seconds", "How long the backlog takes at the present rate.", s.Backlog.ETA.Seconds(), upstream)
+	if c := s.Commands; c != nil {
+		m.Flag("sluice_upstream_listening", "Whether the server lets us hear commands.", c.Subscribed, upstream)
+		m.Counter("sluice_upstream_commands_total", "Messages that came on command topics.", float64(c.Received), upstream)
+		m.Counter("sluice_upstream_unanswered_total", "Answers to commands that were given up, as too many waited.", float64(c.Unanswered), upstream)
+	}
 	if n := s.Sparkplug; n != nil {
 		m.Counter("sluice_sparkplug_births_total", "NBIRTHs made.", float64(n.Births), upstream)
 		m.Counter("sluice_sparkplug_rebirths_total", "Births that hosts asked for.", float64(n.Rebirths), upstream)

@@ -42,6 +42,7 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 			problems = append(problems, s.sparkplugProblems(doc, i)...)
 			continue
 		}
+		problems = append(problems, s.commandProblems(doc, i)...)
 		judge(configs.Join(at, "topic"), cfg.Topic, cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
 		if most := s.Broker.Limits.PacketSize; s.Broker.Enabled && len(s.Broker.LAN) > 0 && !cfg.Filter.NoMessages && most > cfg.MaxMessage {
 			problems = append(problems, doc.Problem(doc.Position(configs.Join(at, "max_message")), configs.Problem{Code: configs.CodeSetting, Warning: true,

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"sluice/configs"
+	"sluice/localbroker/topics"
+	"sluice/mapping"
+	"sluice/mapping/command"
+	"sluice/publish"
+)
+
+// routes returns the ways of commands over an upstream: nil if it takes none, or
+// if none of its points may be written.
+func (s *site) routes(cfg *publish.Config) (*command.Routes, error) {
+	if cfg.Commands == nil || cfg.IsSparkplug() || len(s.writable(cfg)) == 0 {
+		return nil, nil
+	}
+	set, _, rest := cfg.CommandTemplates("")
+	whole := cfg.Payload == mapping.PayloadJSONDevice.String()
+	if cfg.Commands.Topic != "" {
+		t, err := mapping.ParseTopic(set)
+		if err != nil {
+			return nil, err
+		}
+		whole = !t.Uses("point")
+	}
+	return command.NewRoutes(command.RoutesOptions{Points: s.passing(cfg), Gateway: s.model.Gateway, Whole: whole, Rest: rest,
+		Timed: !cfg.Commands.Untimed, Templates: func(p *mapping.Point) (set, result string) {
+			set, result, _ = cfg.CommandTemplates(dataTopic(cfg, p))
+			return set, result
+		}})
+}
+
+// dataTopic returns the template of the topic on which an upstream publishes p.
+func dataTopic(cfg *publish.Config, p *mapping.Point) string {
+	own := cfg.Effective()
+	if p.Topic != "" && own.Payload != mapping.PayloadJSONDevice.String() {
+		return p.Topic
+	}
+	return own.Topic
+}
+
+// writable returns the points of an upstream that may be written.
+func (s *site) writable(cfg *publish.Config) []*mapping.Point {
+	var points []*mapping.Point
+	for _, t := range s.model.Targets() {
+		if t.Write != nil && cfg.Filter.Passes(t.Point) {
+			points = append(points, t.Point)
+		}
+	}
+	return points
+}
+
+// commandFilters returns the filters of all upstreams that take commands. A
+// message of a LAN client that is covered by one goes to no upstream: it would
+// come back as a command that nobody with the right has given.
+func (s *site) commandFilters() []string {
+	var all []string
+	for i := range s.Upstreams {
+		if r, err := s.routes(&s.Upstreams[i]); err == nil && r != nil {
+			all = append(all, r.Filters()...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// commandProblems finds command topics that cannot be used, and those on which
+// the gateway would hear itself.
+func (s *site) commandProblems(doc *configs.Document, index int) []configs.Problem {
+	cfg := &s.Upstreams[index]
+	if cfg.Commands == nil || cfg.IsSparkplug() {
+		return nil
+	}
+	at := doc.Position(configs.Join(configs.Index("upstreams", index), "commands"))
+	r, err := s.routes(cfg)
+	switch {
+	case err != nil:
+		problem := configs.Problem{Code: mapping.CodeTopic, Message: err.Error(), Fix: "set commands: { topic: ..., result: ... }"}
+		return []configs.Problem{doc.Problem(at, problem)}
+	case r == nil:
+		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
+			Message: fmt.Sprintf("upstream %s takes commands, and none of its points may be written", cfg.Name),
+			Fix:     "give points a write: with their limits, or remove commands"})}
+	}
+	for _, own := range append(s.publishedTopics(cfg), r.Results()...) {
+		for _, filter := range r.Filters() {
+			if topics.Matches(filter, own) {
+				return []configs.Problem{doc.Problem(at, configs.Problem{Code: mapping.CodeTopic,
+					Message: fmt.Sprintf("upstream %s takes commands on %q, and would hear what the gateway itself publishes on %q", cfg.Name, filter, own),
+					Fix:     "give commands a topic of their own, such as commands: { topic: '{site}/set/{device}/{point}', result: '{site}/result/{device}/{point}' }"})}
+			}
+		}
+	}
+	return nil
+}
+
+// publishedTopics returns the topics of values and status on the servers of an
+// upstream, its own and those of other upstreams there.
+func (s *site) publishedTopics(cfg *publish.Config) []string {
+	var all []string
+	for i := range s.Upstreams {
+		other := &s.Upstreams[i]
+		if !other.IsSparkplug() && slices.ContainsFunc(other.Addresses(), func(a string) bool { return slices.Contains(cfg.Addresses(), a) }) {
+			all = append(all, s.topicsOf(other)...)
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// topicsOf returns the topics on which an upstream publishes values and status.
+func (s *site) topicsOf(cfg *publish.Config) []string {
+	var all []string
+	add := func(template string, p *mapping.Point) {
+		if t, err := mapping.ParseTopic(template); err == nil { // what is wrong with it is told elsewhere
+			all = append(all, string(t.WithGateway(s.model.Gateway).Append(nil, p)))
+		}
+	}
+	for _, p := range s.passing(cfg) {
+		add(dataTopic(cfg, p), p)
+		add(cfg.Status.Topic, p)
+		add(cfg.Status.DeviceTopic, p)
+		add(cfg.DropTopic, p)
+	}
+	return all
+}
+
+// inbox has an upstream hand its commands to the field that is at work.
+func (g *gateway) inbox(u *upstream) *publish.Inbox {
+	if u.routes == nil {
+		return nil
+	}
+	return &publish.Inbox{Filters: u.routes.Filters(), Receive: func(topic string, payload []byte, retained bool) {
+		r, to, ok := u.routes.Read(topic, payload, retained)
+		if !ok {
+			return
+		}
+		r.Origin = command.Origin{Kind: command.Upstream, Name: u.cfg.Name, Client: topic}
+		g.submit(r, func(result *command.Result) {
+			if to != "" {
+				u.Answer(mapping.Message{Topic: to, Payload: result.AppendJSON(nil), QoS: 1})
+			}
+		})
+	}}
+}
+
+// commandAttention tells why no commands can come over an upstream.
+func commandAttention(u *upstreamStatus) []string {
+	if u.Commands == nil || u.State != publish.StateConnected || u.Commands.Trouble == "" {
+		return nil
+	}
+	return []string{fmt.Sprintf("upstream %s: no commands can come: %s", u.Name, u.Commands.Trouble)}
+}
+
+// origins returns where commands for a point may come from, for `check`.
+func (s *site) origins(p *mapping.Point) []string {
+	all := []string{}
+	if s.Broker.Enabled {
+		all = append(all, "local broker")
+	}
+	for i := range s.Upstreams {
+		cfg := s.Upstreams[i].Effective()
+		if cfg.Filter.Passes(p) && (cfg.IsSparkplug() && cfg.Sparkplug.Writes || !cfg.IsSparkplug() && cfg.Commands != nil) {
+			all = append(all, cfg.Name)
+		}
+	}
+	return all
+}
+
+// commandTopics returns the filters on which an upstream takes commands, for
+// `check`.
+func (s *site) commandTopics(cfg *publish.Config) string {
+	if r, err := s.routes(cfg); err == nil && r != nil {
+		return strings.Join(r.Filters(), " ")
+	}
+	return ""
+}
