@@ -111,21 +111,22 @@ func (s *Storage) Inherit(log spool.Config) {
 
 // Limits bounds what clients can make the broker hold.
 type Limits struct {
-	Clients       int           `yaml:"clients"`       // connections; 1 to 10,000
-	PerAddress    int           `yaml:"per_address"`   // connections of one remote address beyond loopback
-	Pending       int           `yaml:"pending"`       // connections that have not completed their CONNECT
-	Sessions      int           `yaml:"sessions"`      // sessions, connected or not
-	SessionTime   time.Duration `yaml:"session_time"`  // that a session outlives its connection; at most 2^32-1 s
-	Subscriptions int           `yaml:"subscriptions"` // of one session
-	PacketSize    configs.Size  `yaml:"packet_size"`   // largest packet taken, bytes; 1 KiB to 16 MiB
-	Levels        int           `yaml:"levels"`        // of a topic or filter; 1 to 128
-	Retained      int           `yaml:"retained"`      // retained messages of clients
-	RetainedSize  configs.Size  `yaml:"retained_size"` // and their bytes, topics included
-	QueueSize     configs.Size  `yaml:"queue_size"`    // bytes waiting in RAM for one subscriber; 4 KiB to 64 MiB
-	Inflight      int           `yaml:"inflight"`      // messages of QoS 1 and 2 under way to one subscriber; 1 to 65,535
-	TopicAliases  int           `yaml:"topic_aliases"` // of one connection, each way; 0 to 1,000
-	PublishRate   int           `yaml:"publish_rate"`  // messages a second taken from one client, which is slowed down; 0: any
-	LANPerHour    configs.Size  `yaml:"lan_per_hour"`  // bytes an hour of one client that go upstream; 0: any
+	Clients         int           `yaml:"clients"`           // connections; 1 to 10,000
+	PerAddress      int           `yaml:"per_address"`       // connections of one remote address beyond loopback
+	Pending         int           `yaml:"pending"`           // connections that have not completed their CONNECT
+	Sessions        int           `yaml:"sessions"`          // sessions, connected or not
+	SessionsPerUser int           `yaml:"sessions_per_user"` // of one user, or of all clients without a name; 0: three quarters of sessions
+	SessionTime     time.Duration `yaml:"session_time"`      // that a session outlives its connection; at most 2^32-1 s
+	Subscriptions   int           `yaml:"subscriptions"`     // of one session
+	PacketSize      configs.Size  `yaml:"packet_size"`       // largest packet taken, bytes; 1 KiB to 16 MiB
+	Levels          int           `yaml:"levels"`            // of a topic or filter; 1 to 128
+	Retained        int           `yaml:"retained"`          // retained messages of clients
+	RetainedSize    configs.Size  `yaml:"retained_size"`     // and their bytes, topics included
+	QueueSize       configs.Size  `yaml:"queue_size"`        // bytes waiting in RAM for one subscriber; 4 KiB to 64 MiB
+	Inflight        int           `yaml:"inflight"`          // messages of QoS 1 and 2 under way to one subscriber; 1 to 65,535
+	TopicAliases    int           `yaml:"topic_aliases"`     // of one connection, each way; 0 to 1,000
+	PublishRate     int           `yaml:"publish_rate"`      // messages a second taken from one client, which is slowed down; 0: any
+	LANPerHour      configs.Size  `yaml:"lan_per_hour"`      // bytes an hour of one client that go upstream; 0: any
 }
 
 var (
@@ -206,6 +207,14 @@ func (s *Storage) validate(add addProblem) {
 	}
 }
 
+// sessionShare returns how many sessions one user may have.
+func (l *Limits) sessionShare() int {
+	if l.SessionsPerUser > 0 {
+		return l.SessionsPerUser
+	}
+	return l.Sessions - l.Sessions/4
+}
+
 // validate checks that every limit is in its range.
 func (l *Limits) validate(add addProblem) {
 	for _, r := range []struct {
@@ -216,6 +225,7 @@ func (l *Limits) validate(add addProblem) {
 		{"per_address", int64(l.PerAddress), 1, 10_000},
 		{"pending", int64(l.Pending), 1, 10_000},
 		{"sessions", int64(l.Sessions), 1, 100_000},
+		{"sessions_per_user", int64(l.SessionsPerUser), 0, 100_000},
 		{"session_time", int64(l.SessionTime / time.Second), 0, 1<<32 - 1},
 		{"subscriptions", int64(l.Subscriptions), 1, 10_000},
 		{"packet_size", int64(l.PacketSize), 1 << 10, 16 << 20},

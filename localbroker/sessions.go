@@ -87,6 +87,9 @@ func (b *Broker) find(id, owner string) (s *session, fresh bool, refused *wire.R
 		case s == nil && len(b.sessions) >= b.cfg.Limits.Sessions:
 			b.mu.Unlock()
 			return nil, false, &wire.Refusal{Cause: wire.RefusedSessions, Code: wire.CodeQuota, What: "too many sessions"}
+		case s == nil && b.sessionsOf(owner) >= b.cfg.Limits.sessionShare():
+			b.mu.Unlock()
+			return nil, false, &wire.Refusal{Cause: wire.RefusedUserSessions, Code: wire.CodeQuota, What: "too many sessions of this user"}
 		case s == nil:
 			s = &session{id: id, owner: owner}
 			s.life.Lock()
@@ -101,6 +104,21 @@ func (b *Broker) find(id, owner string) (s *session, fresh bool, refused *wire.R
 		}
 		s.life.Unlock()
 	}
+}
+
+// sessionsOf returns how many sessions a user has, or all clients without a name
+// together. It does not count as long as nobody can be beyond his share. b.mu is
+// held.
+func (b *Broker) sessionsOf(owner string) (n int) {
+	if len(b.sessions) < b.cfg.Limits.sessionShare() {
+		return 0
+	}
+	for _, s := range b.sessions {
+		if s.owner == owner {
+			n++
+		}
+	}
+	return n
 }
 
 // takeOver ends the connection that a session has, and waits until nothing

@@ -57,6 +57,7 @@ func brokerAttention(s *localbroker.Stats) []string {
 		{wire.RefusedClients, "connections were refused", "clients"},
 		{wire.RefusedAddress, "connections were refused", "per_address"},
 		{wire.RefusedSessions, "clients were refused", "sessions"},
+		{wire.RefusedUserSessions, "clients were refused", "sessions_per_user"},
 		{wire.RefusedRetained, "retained messages were not kept", "retained or limits.retained_size"},
 	} {
 		if n := s.Refused[limit.cause]; n > 0 {

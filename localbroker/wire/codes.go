@@ -69,6 +69,7 @@ const (
 	RefusedAddress      Cause = "too-many-from-address"
 	RefusedPending      Cause = "too-many-pending"
 	RefusedSessions     Cause = "too-many-sessions"
+	RefusedUserSessions Cause = "too-many-sessions-of-a-user"
 	RefusedTimeout      Cause = "connect-timeout"
 	RefusedSlowPacket   Cause = "packet-too-slow"
 	RefusedTooLarge     Cause = "packet-too-large"
