@@ -232,10 +232,13 @@ func (s *served) handle(p packets.ControlPacket) bool {
 		}
 		s.pinged = len(s.b.received)
 		s.b.mu.Unlock()
+		if packets.NewControlPacket(packets.Pingresp).Write(s.c) != nil {
+			return false
+		}
 		if s.b.host != nil {
 			s.b.host.pinged(s.n)
 		}
-		return packets.NewControlPacket(packets.Pingresp).Write(s.c) == nil
+		return true
 	case *packets.DisconnectPacket:
 		s.b.mu.Lock()
 		s.b.clean++

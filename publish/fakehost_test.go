@@ -25,8 +25,8 @@ type fakeHost struct {
 	silent  bool              // no SUBACK
 	qos     byte              // of STATE
 	mu      sync.Mutex
-	next    map[int]uint8 // seq due, by connection
-	alive   map[string]bool
+	next    map[int]uint8           // seq due, by connection
+	alive   map[int]map[string]bool // by connection
 	born    map[int]bool
 	kinds   []string // "connection kind device"
 	packed  int      // compressed messages
@@ -51,7 +51,7 @@ type hostSample struct {
 func (h *fakeHost) subscribe(s *served, p *packets.SubscribePacket) bool {
 	h.mu.Lock()
 	h.line, h.subs = s, p.Topics
-	h.alive = map[string]bool{}
+	h.alive[s.n] = map[string]bool{}
 	state, known := h.state[s.address]
 	h.mu.Unlock()
 	a := packets.NewControlPacket(packets.Suback).(*packets.SubackPacket)
@@ -132,7 +132,7 @@ func (h *fakeHost) publish(s *served, p *packets.PublishPacket) bool {
 	}
 	if kind == "NBIRTH" {
 		h.next[s.n], h.born[s.n] = 0, true
-		h.alive = map[string]bool{}
+		h.alive[s.n] = map[string]bool{}
 	}
 	if !payload.HasSeq || payload.Seq != h.next[s.n] {
 		h.t.Errorf("connection %d: %s %s has seq %d, %d is due", s.n, kind, device, payload.Seq, h.next[s.n])
@@ -143,11 +143,11 @@ func (h *fakeHost) publish(s *served, p *packets.PublishPacket) bool {
 	}
 	switch kind {
 	case "DBIRTH":
-		h.alive[device] = true
+		h.alive[s.n][device] = true
 	case "DDEATH":
-		h.alive[device] = false
+		h.alive[s.n][device] = false
 	case "DDATA":
-		if !h.alive[device] {
+		if !h.alive[s.n][device] {
 			h.t.Errorf("data of %s, which is not born", device)
 		}
 		h.note(s, payload)
@@ -228,7 +228,8 @@ func (c *counter) Store(n uint8) error        { c.n = n; return nil }
 // newNodeRig is a rig with an edge node of one device and two points.
 func newNodeRig(t *testing.T, change func(*sparkplug.Config)) (*rig, *fakeHost) {
 	r := newRig(t)
-	h := &fakeHost{t: t, deny: map[string]bool{}, state: map[string]string{}, next: map[int]uint8{}, came: map[int]int{}, proved: map[int]int{}, born: map[int]bool{}}
+	h := &fakeHost{t: t, deny: map[string]bool{}, state: map[string]string{}, next: map[int]uint8{}, born: map[int]bool{},
+		alive: map[int]map[string]bool{}, came: map[int]int{}, proved: map[int]int{}}
 	r.broker.host = h
 	points := []*mapping.Point{{Device: "meter", Name: "power", Kind: sources.KindInt64}, {Device: "meter", Name: "energy", Kind: sources.KindInt64}}
 	r.log.fill = func(rec *mapping.Record) {

@@ -64,6 +64,7 @@ func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
 	u.use(ctx, st, i, &o)
 	c.stop(nil)
 	always.Wait()
+	_, _ = st.ackAll() // what was read last; an error stands in the status
 	u.held.pause(c.lastIn)
 	u.sessionMu.Lock()
 	u.hangUp()

@@ -156,16 +156,14 @@ func (s *stream) await(reading context.Context, live bool) ([]mapping.Record, er
 // alone.
 const ackRetry = time.Second
 
-// acknowledge hands commits to the log until the connection has ended, and
-// then the last of them. A log that cannot take them, such as on a disk that
-// became read-only, does not stop the delivery: it is asked again, and at
-// worst the records are sent again.
+// acknowledge hands commits to the log until the connection has ended. A log
+// that cannot take them, such as on a disk that became read-only, does not stop
+// the delivery: it is asked again, and at worst the records are sent again.
 func (s *stream) acknowledge() {
 	retry := time.NewTimer(0)
 	defer retry.Stop()
 	failing := false
 	for {
-		ended := false
 		select {
 		case <-s.conn.commit:
 			if failing {
@@ -173,36 +171,29 @@ func (s *stream) acknowledge() {
 			}
 		case <-retry.C:
 		case <-s.conn.done:
-			ended = true
+			return
 		}
 		next, err := s.ackAll()
 		if left := time.Until(next); left > 0 { // else the server has to be heard first
 			retry.Reset(left)
 		}
 		if err != nil {
-			s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
 			retry.Reset(ackRetry)
 		}
 		if err != nil && !failing {
 			s.up.logger.Error("the log takes no acknowledgement", "error", err)
 		}
 		failing = err != nil
-		if ended {
-			return
-		}
 	}
 }
 
 // ackAll hands over what is ripe, and returns when the next is due that is held.
-// What the log did not take stays.
+// What the log did not take stays, and stands in the status.
 func (s *stream) ackAll() (next time.Time, err error) {
 	heard, readers := s.reach()
+	c, held := s.conn, s.up.held
+	s.file()
 	for kind := range laneCount {
-		c, held := s.conn, s.up.held
-		c.mu.Lock()
-		held.add(kind, c.lanes[kind].commits)
-		c.lanes[kind].commits = c.lanes[kind].commits[:0]
-		c.mu.Unlock()
 		for {
 			span, due, ok := held.ripe(kind, heard, readers)
 			if !ok {
@@ -212,6 +203,7 @@ func (s *stream) ackAll() (next time.Time, err error) {
 				break
 			}
 			if err := s.up.log.Ack(span.first, span.last); err != nil {
+				s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
 				return next, fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
 			}
 			held.done(kind)
@@ -224,6 +216,17 @@ func (s *stream) ackAll() (next time.Time, err error) {
 		}
 	}
 	return next, nil
+}
+
+// file takes what the lanes have proved into holding.
+func (s *stream) file() {
+	s.conn.mu.Lock()
+	defer s.conn.mu.Unlock()
+	for kind := range laneCount {
+		l := &s.conn.lanes[kind]
+		s.up.held.add(kind, l.commits)
+		l.commits = l.commits[:0]
+	}
 }
 
 // reach returns until when the server was heard, and who read it then.
