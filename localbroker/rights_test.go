@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -95,6 +96,55 @@ func TestAWillAsksForTheRightsOfNow(t *testing.T) {
 			boss.publish("lan/end", "", 0, 0, false)
 			if m := boss.publication(); m.topic != "lan/end" {
 				t.Errorf("got %s %q", m.topic, m.payload)
+			}
+		})
+	}
+}
+
+// TestAWillThatWasKeptAsksForTheRightsOfNow takes them away while the broker is
+// off: nobody has asked who the client is since.
+func TestAWillThatWasKeptAsksForTheRightsOfNow(t *testing.T) {
+	for _, c := range []struct {
+		name, old string
+		anonymous bool
+		sent      bool
+	}{
+		{"as it was", "", false, true}, {"without the right", "write: [lan/hmi/#", false, false}, {"without the user", "name: hmi", false, false},
+		{"anonymous", "", true, true}, {"anonymous, without the right", "publish", true, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			users := usersPath(t, testUsers)
+			l := newLastingWith(t, spool.Sync, func(c *Config) { c.Users = users })
+			w := dial(t, l.address, 4)
+			if c.anonymous {
+				w.send(w.connectFrame("panel", 0x04, 60, nil, text("lan/hmi/gone"), text("gone")))
+			} else {
+				w.send(w.connectFrame("panel", 0xc4, 60, nil, text("lan/hmi/gone"), text("gone"), text("hmi"), text("secret")))
+			}
+			if body := w.expect(0x20); body[1] != 0 {
+				t.Fatalf("connack % x", body)
+			}
+			l.stop()
+			switch c.old {
+			case "":
+			case "publish":
+				l.cfg.Publish = []string{"lan/other/#"}
+			default:
+				rewriteUsers(t, users, c.old, strings.Replace(c.old, "hmi", "other", 1))
+			}
+			l.restart()
+			eventually(t, l.running.Load)
+			s := l.sessions["panel"]
+			s.life.Lock()
+			s.will.hurry()
+			s.life.Unlock()
+			want := []string{"gone"}
+			if !c.sent {
+				want = nil
+			}
+			eventually(t, func() bool { return l.Stats().Refused[wire.RefusedACL] > 0 || len(l.log.payloads()) > 0 })
+			if got := l.log.payloads(); !slices.Equal(got, want) {
+				t.Errorf("sent %q, want %q", got, want)
 			}
 		})
 	}

@@ -80,12 +80,10 @@ func (b *Broker) sendWill(s *session, will *wire.Will) {
 }
 
 // mayLeave reports whether a will may go out now: its client may have lost its
-// rights since the CONNECT, or the topic be that of a point meanwhile. Nobody
-// has asked who the client of a stored will is before it comes back.
+// rights since the CONNECT, or the topic be that of a point meanwhile.
 func (b *Broker) mayLeave(s *session, topic string) bool {
 	if identity := s.identity.Load(); identity != nil {
 		return b.rules.Recheck(identity) == nil && b.rules.MayPublish(identity, topic)
 	}
-	_, point := (*b.pointTopics.Load())[topic]
-	return !point
+	return b.rules.MayLeave(s.owner, s.id, topic)
 }

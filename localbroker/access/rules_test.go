@@ -445,3 +445,32 @@ func TestUnknownNamesCostAsMuch(t *testing.T) {
 		t.Errorf("the decoy costs %d, the dearest hash %d", u.unlike.cost(), most)
 	}
 }
+
+// TestMayLeave asks for wills of clients that nobody has seen since a restart.
+func TestMayLeave(t *testing.T) {
+	g := newRig(t, testUsers)
+	for _, c := range []struct {
+		owner, client, topic string
+		may                  bool
+	}{
+		{"admin", "x", "any/topic", true},
+		{"admin", "x", "$SYS/x", false},
+		{"pump-1", "x", "lan/pump-1/state", true},
+		{"pump-1", "x", "lan/pump-2/state", false},
+		{"pump-1", "x", "lan/by-id/x/state", true},
+		{"pump-1", "x", "lan/by-id/y/state", false},
+		{"both", "x", "lan/press-7/state", true}, // by its certificate, whose name is not kept
+		{"bound", "bound-1", "lan/x", false},
+		{"nobody", "x", "lan/x", false},
+		{"cert:pump-1", "pump-1", "lan/first/pump-1/state", true},
+		{"cert:pump-1", "other", "lan/first/pump-1/state", false},
+		{"cert:pump-2", "x", "lan/pump-2/state", true},
+		{"cert:pump-2", "x", "lan/pump-1/state", false},
+		{"cert:boss", "x", "any/topic", true},
+		{"cert:nobody", "x", "lan/x", false},
+	} {
+		if got := g.MayLeave(c.owner, c.client, c.topic); got != c.may {
+			t.Errorf("%s as %s to %s: %v", c.owner, c.client, c.topic, got)
+		}
+	}
+}
