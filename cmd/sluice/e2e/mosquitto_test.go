@@ -17,11 +17,11 @@ import (
 	mqtt "github.com/eclipse/paho.mqtt.golang"
 )
 
-// mosquitto runs the broker until the test ends and returns where it listens.
-// Mosquitto must be installed.
-func mosquitto(t *testing.T) string {
+// mosquitto runs the broker until the test ends and returns where it listens. more
+// are lines of its configuration. Mosquitto must be installed.
+func mosquitto(t *testing.T, more ...string) string {
 	t.Helper()
-	address, file := mosquittoConfig(t)
+	address, file := mosquittoConfig(t, more...)
 	cmd := exec.Command("mosquitto", "-c", file)
 	out, err := cmd.StderrPipe()
 	if err == nil {
@@ -62,7 +62,7 @@ func mosquitto(t *testing.T) string {
 
 // mosquittoConfig writes the configuration of a broker that bounds nothing, and
 // returns the address in it and the file.
-func mosquittoConfig(t *testing.T) (address, file string) {
+func mosquittoConfig(t *testing.T, more ...string) (address, file string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0") // the broker cannot be told to choose a port itself
 	if err != nil {
@@ -76,7 +76,7 @@ func mosquittoConfig(t *testing.T) (address, file string) {
 	file = filepath.Join(t.TempDir(), "mosquitto.conf")
 	config := fmt.Sprintf("user %s\nlistener %d 127.0.0.1\nallow_anonymous true\npersistence false\nmax_queued_messages 0\n"+
 		"set_tcp_nodelay true\nlog_dest stderr\nlog_type notice\nlog_type information\nlog_type warning\nlog_type error\n",
-		me.Username, l.Addr().(*net.TCPAddr).Port)
+		me.Username, l.Addr().(*net.TCPAddr).Port) + strings.Join(more, "\n") + "\n"
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
 	}
