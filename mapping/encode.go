@@ -39,10 +39,6 @@ func ParsePayload(name string) (Payload, error) {
 	return 0, fmt.Errorf("unknown payload %s", quote(name))
 }
 
-// CarriesTime reports whether messages say when their values were read. Where
-// they do not, old values must not be sent beside new ones.
-func (p Payload) CarriesTime() bool { return p != PayloadValue }
-
 // EncoderConfig says how an Encoder writes.
 type EncoderConfig struct {
 	Payload Payload

@@ -1,7 +1,6 @@
 package mapping
 
 import (
-	"errors"
 	"fmt"
 	"time"
 
@@ -116,55 +115,6 @@ func typicalValue(k sources.Kind) sources.Value {
 		return sources.Float64(2314.27)
 	}
 	return sources.String("running normally")
-}
-
-// CheckTopic returns everything that keeps a template from being used for an
-// upstream with this payload: points without a tag that it names, topics that
-// MQTT does not allow, and topics that two points (with PayloadJSONDevice, two
-// devices) would share. Errors are *TopicError; at most 20 are returned.
-func (s *Site) CheckTopic(topic Topic, payload Payload) []error {
-	var all []error
-	add := func(message, fix string) {
-		if len(all) < 20 {
-			all = append(all, &TopicError{Message: message, Fix: fix})
-		}
-	}
-	topic = topic.WithGateway(s.Gateway)
-	whole := payload == PayloadJSONDevice
-	if whole && topic.Uses("point") {
-		add("a json-device message is about all points of a device, so {point} has no meaning", "for example "+DefaultDeviceTopic)
-		return all
-	}
-	owner := map[string]string{}
-	topicOfDevice := map[string]string{}
-	for i := range s.Points {
-		for _, p := range s.Points[i].Published {
-			if p.Topic != "" && !whole {
-				continue // Build has checked it
-			}
-			var problem *TopicError
-			if err := topic.Check(p); errors.As(err, &problem) {
-				add(problem.Message, problem.Fix)
-				continue
-			}
-			text := string(topic.Append(nil, p))
-			me := p.path()
-			if whole {
-				me = p.Device
-				if first, have := topicOfDevice[me]; have && first != text {
-					add(fmt.Sprintf("points of %s have the topics %q and %q, but make one message", me, first, text), "use only what all points of a device share")
-					continue
-				}
-				topicOfDevice[me] = text
-			}
-			if other, have := owner[text]; have && other != me {
-				add(fmt.Sprintf("%s and %s have the topic %q", other, me, text), "put {device} into the template, and {point} for single values")
-				continue
-			}
-			owner[text] = me
-		}
-	}
-	return all
 }
 
 // Disabled returns the devices that errors keep from being read.

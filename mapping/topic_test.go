@@ -49,28 +49,6 @@ func TestTopicsThatAreRefused(t *testing.T) {
 	}
 }
 
-func TestUpstreamTopicsAreChecked(t *testing.T) {
-	site := load(t, "site: s\ndevices:\n  - { name: a, on: h, tags: { x: y }, points: { p: coil 1, q: coil 2 } }\n  - { name: b, on: h, points: { p: coil 1 } }\n")
-	tests := []struct {
-		template string
-		payload  Payload
-		want     int
-	}{
-		{"{site}/{device}/{point}", PayloadJSON, 0}, {"{site}/{device}", PayloadJSONDevice, 0}, {"{site}/{point}", PayloadJSON, 1},
-		{"{site}", PayloadJSONDevice, 1}, {"{site}/{device}/{point}", PayloadJSONDevice, 1}, {"{tag.x}/{device}/{point}", PayloadValue, 1},
-		{"{site}/{device}", PayloadValue, 1},
-	}
-	for _, test := range tests {
-		topic, err := ParseTopic(test.template)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := site.CheckTopic(topic, test.payload); len(got) != test.want {
-			t.Errorf("%s as %v: %v, want %d errors", test.template, test.payload, got, test.want)
-		}
-	}
-}
-
 func FuzzTopic(f *testing.F) {
 	for _, seed := range []string{DefaultTopic, "{tag.x}/{unit_id}", "a/{", "}", "$a", "{site}{point}", "a/+"} {
 		f.Add(seed)

@@ -138,6 +138,8 @@ func TestTopicsThatCannotBeAreRefused(t *testing.T) {
 		"a device a message":     {upstream(`topic: "x/{device}", payload: json-device`), ""},
 		"no tag":                 {upstream(`topic: "{tag.line}/{device}/{point}"`), mapping.CodeTopic},
 		"no group":               {upstream(`topic: "{group}/{device}", payload: json-device`), mapping.CodeTopic},
+		"many topics a message":  {strings.NewReplacer("reads: holding 0 uint32", "reads: { at: holding 0, as: uint32, group: a }", "more: holding 2 uint32", "more: { at: holding 2, as: uint32, group: b }").Replace(upstream(`topic: "{group}/{device}", payload: json-device`)), mapping.CodeTopic},
+		"one group a message":    {strings.NewReplacer("reads: holding 0 uint32", "reads: { at: holding 0, as: uint32, group: a }", "more: holding 2 uint32", "more: { at: holding 2, as: uint32, group: a }").Replace(upstream(`topic: "{group}/{device}", payload: json-device`)), ""},
 		"one topic":              {upstream(`topic: "x/{device}"`), mapping.CodeSameTopic},
 		"one topic, filtered":    {upstream(`topic: "x/{device}", filter: { include: [meter/more] }`), ""},
 		"WebSocket without HTTP": {strings.NewReplacer(`listen: ["127.0.0.1:0"] }`, `listen: ["http:///mqtt"] }`, `http: { listen: "127.0.0.1:0" }`, `http: { listen: off }`).Replace(good), configs.CodeSetting},

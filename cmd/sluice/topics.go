@@ -68,7 +68,7 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 // for which something is, nil for nothing. whole says that a message holds all
 // points of a device, whose own topics do not count then.
 func (s *site) judgeTopic(template mapping.Topic, whole bool, passes func(*mapping.Point) bool) *configs.Problem {
-	seen := make(map[string]*mapping.Point)
+	seen, ofDevice := make(map[string]*mapping.Point), make(map[string]string)
 	for _, p := range s.points() {
 		if !passes(p) {
 			continue
@@ -89,6 +89,11 @@ func (s *site) judgeTopic(template mapping.Topic, whole bool, passes func(*mappi
 			return problem
 		}
 		text := string(topic.Append(nil, p))
+		if first, have := ofDevice[p.Device]; whole && have && first != text {
+			return &configs.Problem{Code: mapping.CodeTopic, Fix: "use only what all points of a device share, such as {device}",
+				Message: fmt.Sprintf("the points of %s are one message, but have the topics %q and %q", p.Device, first, text)}
+		}
+		ofDevice[p.Device] = text
 		if other := seen[text]; other != nil && (!whole || other.Device != p.Device) {
 			return &configs.Problem{Code: mapping.CodeSameTopic, Fix: "put {device} and {point} into the template",
 				Message: fmt.Sprintf("%s/%s and %s/%s have the topic %q", other.Device, other.Name, p.Device, p.Name, text)}
