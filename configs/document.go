@@ -97,10 +97,7 @@ func (d *Document) Offset(path string, offset int) Position {
 	if missing {
 		return position(value)
 	}
-	return d.offsetIn(follow(value), offset)
-}
-
-func (d *Document) offsetIn(n *yaml.Node, offset int) Position {
+	n := follow(value)
 	p := position(n)
 	if n == nil || n.Kind != yaml.ScalarNode || offset <= 0 {
 		return p

@@ -78,11 +78,6 @@ func (n Node) Report(code, message, fix string) {
 	n.d.reportNode(n.path, n.yaml, code, message, fix)
 }
 
-// ReportAt adds an error at a byte of the node's text.
-func (n Node) ReportAt(offset int, code, message, fix string) {
-	n.d.report(n.path, n.d.doc.offsetIn(n.yaml, offset), Problem{Code: code, Message: message, Fix: fix})
-}
-
 // Entry is one key of an Ordered mapping.
 type Entry[T any] struct {
 	Key   string

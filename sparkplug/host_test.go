@@ -25,7 +25,6 @@ type host struct {
 	metrics map[string]*seen // of the edge node itself
 	devices map[string]*seenDevice
 	byAlias map[uint64]*seen
-	births  int // DBIRTHs may only follow births, until data
 	data    bool
 
 	// sample and birth are told what came; nil: nobody wants to know.

@@ -23,7 +23,6 @@ type world struct {
 	host2   map[string]bool // servers on which the primary host is online
 	stateAt int64
 	next    int
-	starts  int // births of the edge node while the host was away
 }
 
 var servers = []string{"a", "b"}

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -59,7 +58,6 @@ type gateway struct {
 	site      string // file
 	addresses map[string]string
 	cmd       *exec.Cmd
-	out       *io.PipeReader
 	mu        sync.Mutex // guards log
 	log       strings.Builder
 	read      chan struct{} // closed when the log has been read to its end

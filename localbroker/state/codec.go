@@ -106,7 +106,6 @@ const (
 	flagNoLocal
 	flagAsPublished
 	flagTrusted
-	flagKnown = 1<<iota - 1
 )
 
 func flag(on bool, bit byte) byte {

@@ -10,7 +10,6 @@ import (
 
 // received is one request as a transport hands it over.
 type received struct {
-	at     time.Time // when its last character had arrived
 	port   string
 	frame  []byte // as it came
 	unit   uint8
