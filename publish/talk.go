@@ -302,6 +302,12 @@ func (u *Upstream) hangUp() {
 	u.devices = nil
 }
 
+// Tell is Ask for an f that changes the session: what it then demands is done.
+func (u *Upstream) Tell(f func()) {
+	u.Ask(f)
+	signal(u.news)
+}
+
 // Ask calls f while no method of the session runs. f must not wait.
 func (u *Upstream) Ask(f func()) {
 	u.sessionMu.Lock()

@@ -19,7 +19,8 @@ const largeBirth = 256 << 10 // bytes
 // [payloads-dbirth-order]; later ones may be a DBIRTH alone. At first every
 // device is born, also one that does not answer: its stored samples may be
 // owed, and hosts throw away what comes for the dead. A dead one stays dead
-// in later births. The error is always nil.
+// in later births. News of the scan rate come behind them, or alone. The error is
+// always nil.
 func (n *Node) Connected(now time.Time) ([]mapping.Message, error) {
 	first := n.state != born
 	full := first || n.full || !n.rebirthAt.IsZero() && !now.Before(n.rebirthAt)
@@ -31,6 +32,7 @@ func (n *Node) Connected(now time.Time) ([]mapping.Message, error) {
 		n.full, n.rebirthAt = false, time.Time{}
 		messages = append(messages, n.nbirth())
 		n.stats.Births++
+		n.scanNews = false
 	}
 	for _, d := range n.order {
 		if d.wanted || full && (first || d.born || !d.away) {
@@ -40,7 +42,7 @@ func (n *Node) Connected(now time.Time) ([]mapping.Message, error) {
 			messages = append(messages, n.dbirth(d, end, newest))
 		}
 	}
-	return messages, nil
+	return append(messages, n.scanRateNews()...), nil
 }
 
 // forget drops what was sent before.
@@ -76,6 +78,9 @@ func (n *Node) nbirth() mapping.Message {
 	}
 	if n.cfg.Reboot && n.o.Reboot != nil {
 		metrics = append(metrics, control(metricReboot))
+	}
+	if n.cfg.ScanRate != nil {
+		metrics = append(metrics, n.scanRateMetric(at, true))
 	}
 	metrics = append(metrics, n.droppedMetric(at, true))
 	names := make([]string, 0, len(n.cfg.Properties))

@@ -180,6 +180,8 @@ func (n *Node) control(topic string, p *Payload, m *Metric, now time.Time) bool 
 		if on {
 			n.reboot(topic, m, sent(p, m))
 		}
+	case metricScanRate:
+		n.askScanRate(topic, p, m, now)
 	default:
 		return false
 	}
@@ -219,21 +221,31 @@ func sent(p *Payload, m *Metric) time.Time {
 	return time.Time{}
 }
 
-// rebootExpiry is how old a request to restart may be; by a host's clock that is
-// ahead it may be as young.
-const rebootExpiry = 5 * time.Minute
+// controlExpiry is how old a command for the edge node itself may be; by a host's
+// clock that is ahead it may be as young.
+const controlExpiry = 5 * time.Minute
+
+// tooOld says why a command that was sent then is too old to be carried out; "" if
+// it is not, or does not say when it was sent.
+func (n *Node) tooOld(sent time.Time) string {
+	switch {
+	case sent.IsZero():
+		return ""
+	case !n.clockReady():
+		return "it names a time, and the gateway's clock is not right yet"
+	case n.o.Now().Sub(sent).Abs() > controlExpiry:
+		return "it was sent more than 5 minutes ago, or the host's clock is wrong"
+	}
+	return ""
+}
 
 // reboot has the program started anew, if that is allowed and the command is not an old one.
 func (n *Node) reboot(topic string, m *Metric, sent time.Time) {
-	age := n.o.Now().Sub(sent)
-	switch {
-	case !n.cfg.Reboot || n.o.Reboot == nil:
+	if !n.cfg.Reboot || n.o.Reboot == nil {
 		n.refuse(topic, m.Name, "restarting by hosts is not allowed: sparkplug.reboot in the site file")
-	case !sent.IsZero() && !n.clockReady():
-		n.refuse(topic, m.Name, "it names a time, and the gateway's clock is not right yet")
-	case !sent.IsZero() && age.Abs() > rebootExpiry:
-		n.refuse(topic, m.Name, "it was sent more than 5 minutes ago, or the host's clock is wrong")
-	default:
+	} else if why := n.tooOld(sent); why != "" {
+		n.refuse(topic, m.Name, why)
+	} else {
 		n.o.Reboot(topic)
 	}
 }

@@ -51,6 +51,8 @@ type Config struct {
 	RebirthPause time.Duration `yaml:"rebirth_pause"`
 	// Reboot lets hosts have the gateway's program started anew.
 	Reboot bool `yaml:"reboot"`
+	// ScanRate lets hosts set how often the devices are polled; nil: they may not.
+	ScanRate *ScanRate `yaml:"scan_rate"`
 	// Properties are further metrics of the edge node, by name, as text, such
 	// as "Properties/Location": "Hall 3".
 	Properties map[string]string `yaml:"properties"`

@@ -58,6 +58,9 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.rig = newRig(t, func(c *Config) {
 		c.Aliases = w.r.IntN(2) == 0
 		c.MaxMetrics = 1 + w.r.IntN(20)
+		if w.r.IntN(2) == 0 {
+			c.ScanRate = &ScanRate{Min: time.Second, Max: time.Minute}
+		}
 		c.Compress = w.r.IntN(2) == 0
 		if w.r.IntN(2) == 0 {
 			c.PrimaryHost = "scada"
@@ -133,7 +136,10 @@ func (w *world) step() {
 		w.kill()
 	case k < 92:
 		w.reload()
-	case k < 94 && w.connected && !w.broken: // somebody else's death, or an old will of ours
+	case k < 93 && w.connected:
+		w.node.SetScanRate(time.Duration(w.r.IntN(3)) * time.Second)
+		w.pump()
+	case k < 95 && w.connected && !w.broken: // somebody else's death, or an old will of ours
 		bd := w.host.lastBd - int64(w.r.IntN(2))
 		w.node.Receive("spBv1.0/plant/NDEATH/gw1", AppendPayload(nil, &Payload{Metrics: []Metric{{Name: metricBdSeq,
 			Datatype: Int64, Value: sources.Int64(bd)}}}), false, w.now)

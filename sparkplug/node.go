@@ -18,6 +18,7 @@ const (
 	metricRebirth    = "Node Control/Rebirth"
 	metricNextServer = "Node Control/Next Server"
 	metricReboot     = "Node Control/Reboot"
+	metricScanRate   = "Node Control/Scan Rate"
 	metricDropped    = "Buffer/Dropped Samples"
 )
 
@@ -67,7 +68,11 @@ type Options struct {
 	// may be; topic is that of the command. nil where there are none.
 	Write  func(Write)
 	Reboot func(topic string)
-	Log    *slog.Logger // nil: none
+	// ScanRate is asked to have the devices polled so often, 0 for as the site file
+	// says; what becomes of it is told by SetScanRate, and until then nothing. nil:
+	// there is nobody to ask.
+	ScanRate func(topic string, every time.Duration)
+	Log      *slog.Logger // nil: none
 }
 
 // Node is one edge node: the Session of an upstream. It keeps no record and
@@ -161,6 +166,11 @@ type Node struct {
 	placed []*metric // of the records of an Encode
 	stats  Stats
 	storm  storm
+
+	scanRate  time.Duration // that holds; 0: that of the site file
+	scanNews  bool          // it is to be published
+	scanAsked time.Time     // when a host last changed it
+
 	logged map[string]bool // since Subscriptions
 
 	seqMu sync.Mutex
@@ -376,7 +386,7 @@ func (n *Node) Closing(time.Time) ([]mapping.Message, error) {
 // begin forgets what belonged to a connection.
 func (n *Node) begin(s state) {
 	n.state, n.online, n.patience = s, false, time.Time{}
-	n.leave, n.due, n.full, n.rebirthAt = false, false, false, time.Time{}
+	n.leave, n.due, n.full, n.rebirthAt, n.scanNews = false, false, false, time.Time{}, false
 	for _, d := range n.order {
 		d.born, d.wanted = false, false
 	}

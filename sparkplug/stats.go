@@ -16,13 +16,15 @@ type Stats struct {
 	Dead       uint64 `json:"dead"`        // samples without a value, of devices that are dead to the hosts
 	Commands   uint64 `json:"commands"`
 	Refused    uint64 `json:"commands_refused"`
-	Hint       string `json:"hint,omitempty"` // what seems to be wrong; empty if nothing
+	// ScanRate is the interval that a host has set for the devices; 0: none has.
+	ScanRate time.Duration `json:"scan_rate_ns,omitempty"`
+	Hint     string        `json:"hint,omitempty"` // what seems to be wrong; empty if nothing
 }
 
 // Stats returns the figures of this moment.
 func (n *Node) Stats() Stats {
 	s := n.stats
-	s.BdSeq = n.bdSeq
+	s.BdSeq, s.ScanRate = n.bdSeq, n.scanRate
 	host := n.hosts[n.server]
 	switch {
 	case n.state == offline:

@@ -48,6 +48,9 @@ func (s *status) attention(wait time.Duration) []string {
 			say("upstream %s: %s", u.Name, n.Hint)
 		}
 		all = append(all, commandAttention(u)...)
+		if n := u.Sparkplug; n != nil && n.ScanRate > 0 {
+			say("upstream %s: a host has its devices polled every %v instead of as the site file says; Node Control/Scan Rate 0 or a restart ends that", u.Name, n.ScanRate)
+		}
 		if u.Unsent > 0 {
 			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
 		}

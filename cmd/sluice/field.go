@@ -20,6 +20,7 @@ type field struct {
 	buses     []*fieldBus
 	listeners []*listener
 	commands  *commands
+	mapper    *mapping.Mapper
 }
 
 // fieldBus is one bus at work, with its way to the log.
@@ -29,6 +30,7 @@ type fieldBus struct {
 	link    *link.Link
 	bus     *modbus.Bus
 	devices int // that run
+	polled  []string
 	inquiry inquiry
 }
 
@@ -55,7 +57,8 @@ func (d *delivery) take(samples []sources.Sample) error {
 
 // newField makes the buses of s, which deliver to b. Nothing is opened.
 func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
-	f, mapper := &field{}, mapping.NewMapper(s.model)
+	mapper := mapping.NewMapper(s.model)
+	f := &field{mapper: mapper}
 	for i := range s.buses {
 		cfg := &s.buses[i]
 		line, err := link.New(cfg.link)
@@ -67,8 +70,11 @@ func (g *gateway) newField(s *site, b *localbroker.Broker) (*field, error) {
 		if err != nil {
 			return nil, err
 		}
-		f.buses = append(f.buses, &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices),
-			delivery: newDelivery(g.deliver(mapper, b))})
+		own := &fieldBus{name: cfg.name, link: line, bus: bus, devices: len(cfg.devices), delivery: newDelivery(g.deliver(mapper, b))}
+		for i := range cfg.devices {
+			own.polled = append(own.polled, cfg.devices[i].Name)
+		}
+		f.buses = append(f.buses, own)
 	}
 	for i := range s.mqtt {
 		l, err := g.newListener(s, &s.mqtt[i], mapper, b)

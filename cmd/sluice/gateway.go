@@ -44,13 +44,17 @@ type gateway struct {
 	restarts       chan restart
 	restarted      restartNote
 	refusedRestart time.Time
-	keeper         *stage // regular work of the spool, and the watch over the clock
-	control        *stage // answers `sluice broker`
-	askLog         inquiry
-	former         formerUpstreams
-	trace          trace.Log // what clients of the local broker send and get, for who asks
-	logging        *stage    // the message log of the site file; nil without
-	logged         trace.Config
+	// scans holds what hosts want polled how often, and rates what holds, by
+	// upstream; rates is of the goroutine of run.
+	scans   chan scanRequest
+	rates   map[string]time.Duration
+	keeper  *stage // regular work of the spool, and the watch over the clock
+	control *stage // answers `sluice broker`
+	askLog  inquiry
+	former  formerUpstreams
+	trace   trace.Log // what clients of the local broker send and get, for who asks
+	logging *stage    // the message log of the site file; nil without
+	logged  trace.Config
 
 	mu        sync.Mutex // guards all below
 	site      *site
@@ -217,6 +221,7 @@ func (g *gateway) start(p *parts) {
 	}
 	g.values.Forget()
 	g.devices.adopt(p.site, g.clock.Now())
+	g.keepScanRates(p)
 	g.mu.Lock()
 	g.site, g.field, g.broker, g.upstreams, g.web = p.site, p.field, p.broker, p.upstreams, p.web
 	// Under the lock, as a status page that was kept may be asking already.

@@ -119,6 +119,7 @@ func (s *upstreamStatus) metrics(m *dashboard.Metrics) {
 		m.Counter("sluice_sparkplug_rebirths_total", "Births that hosts asked for.", float64(n.Rebirths), upstream)
 		m.Counter("sluice_sparkplug_commands_total", "Metrics in commands of hosts.", float64(n.Commands), upstream)
 		m.Counter("sluice_sparkplug_commands_refused_total", "Of these, refused by the edge node.", float64(n.Refused), upstream)
+		m.Gauge("sluice_sparkplug_scan_rate_seconds", "Interval of polls that a host has set; 0: none has.", n.ScanRate.Seconds(), upstream)
 		m.Gauge("sluice_sparkplug_birth_bytes", "Size of the largest birth.", float64(n.BirthBytes), upstream)
 	}
 	if !s.Backlog.Oldest.IsZero() {

@@ -59,7 +59,8 @@ func run(ctx context.Context, path, level string, logs io.Writer) (again bool, e
 	if err != nil {
 		return false, err
 	}
-	g := &gateway{build: thisBuild(), values: new(dashboard.Values), started: time.Now().UTC(), restarts: make(chan restart, 1)}
+	g := &gateway{build: thisBuild(), values: new(dashboard.Values), started: time.Now().UTC(), restarts: make(chan restart, 1),
+		scans: make(chan scanRequest, 8), rates: make(map[string]time.Duration)}
 	if err := g.level.fix(level); err != nil {
 		return false, fail(exitUsage, err, "use debug, info, warn or error")
 	}

@@ -33,6 +33,8 @@ func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier
 			g.log.Info("gateway stops")
 			g.notify(n.stopping())
 			return false
+		case r := <-g.scans:
+			g.setScanRate(r)
 		case r := <-g.restarts:
 			if g.grantRestart(r) {
 				// To systemd this is no end: it would stop the process for good.

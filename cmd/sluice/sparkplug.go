@@ -61,15 +61,16 @@ func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Pro
 		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: err.Error(),
 			Fix: "name it otherwise, or set sparkplug: { group: ..., node: ... }"})}
 	}
+	problems := s.scanProblems(doc, index)
 	group, node := s.edgeNode(cfg)
 	for i := range index {
 		if g, n := s.edgeNode(&s.Upstreams[i]); s.Upstreams[i].IsSparkplug() && g == group && n == node {
-			return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
+			return append(problems, doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
 				Message: fmt.Sprintf("the upstreams %s and %s are both the edge node %s/%s", s.Upstreams[i].Name, cfg.Name, g, n),
-				Fix:     "give them their own sparkplug.node, unless no host sees both"})}
+				Fix:     "give them their own sparkplug.node, unless no host sees both"}))
 		}
 	}
-	return nil
+	return problems
 }
 
 // hostsMay says what hosts of an edge node may do, besides asking for births.
@@ -79,6 +80,9 @@ func hostsMay(cfg *sparkplug.Config) (all []string) {
 	}
 	if cfg.Reboot {
 		all = append(all, "have the program started anew")
+	}
+	if r := cfg.ScanRate; r != nil {
+		all = append(all, fmt.Sprintf("set how often is polled, from %v to %v", r.Min, r.Max))
 	}
 	return all
 }
@@ -112,7 +116,14 @@ func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point)
 	if own.Reboot {
 		o.Reboot = func(topic string) { g.askRestart(restart{cfg.Name, topic}) }
 	}
-	return sparkplug.New(own, o)
+	if own.ScanRate != nil {
+		o.ScanRate = func(topic string, every time.Duration) { g.askScanRate(scanRequest{cfg.Name, topic, every}) }
+	}
+	node, err := sparkplug.New(own, o)
+	if held := g.rates[cfg.Name]; err == nil && own.ScanRate.Allows(held) {
+		node.SetScanRate(held)
+	}
+	return node, err
 }
 
 // hostWrites passes a command of a Sparkplug host on. Its result is the value that

@@ -165,6 +165,11 @@ func TestSparkplugSiteFile(t *testing.T) {
 		"node":               {`payload: sparkplug, sparkplug: { node: "a/b" }`, "cannot be an id"},
 		"host grace":         {"payload: sparkplug, sparkplug: { host_grace: 2h }", "host_grace"},
 		"reboot":             {"payload: sparkplug, sparkplug: { reboot: true }", ""},
+		"scan rate":          {"payload: sparkplug, sparkplug: { scan_rate: {} }", ""},
+		"scan rate of none":  {"payload: sparkplug, sparkplug: { scan_rate: { min: 1m, max: 1s } }", "min is above max"},
+		"scan rate too much": {"payload: sparkplug, sparkplug: { scan_rate: { min: 1ms } }", "100ms to 24h"},
+		"scan rate twice": {"payload: sparkplug, sparkplug: { scan_rate: {} } }\n" +
+			"  - { name: other, host: 127.0.0.1, payload: sparkplug, sparkplug: { node: x, scan_rate: {} }", "hosts of cloud and of other could set how often device meter is polled"},
 		"legacy without who": {"payload: sparkplug, sparkplug: { legacy_state: true }", "no primary host"},
 	} {
 		path := filepath.Join(t.TempDir(), "site.yaml")

@@ -24,11 +24,12 @@ type Event string
 
 // The events.
 const (
-	EventWrite   Event = "write"   // a value is about to be sent
-	EventResult  Event = "result"  // what became of it
-	EventRefused Event = "refused" // a command was not carried out
-	EventRestart Event = "restart" // a host has the program started anew
-	EventRepair  Event = "repair"  // a line that a crash has cut off was removed
+	EventWrite    Event = "write"    // a value is about to be sent
+	EventResult   Event = "result"   // what became of it
+	EventRefused  Event = "refused"  // a command was not carried out
+	EventRestart  Event = "restart"  // a host has the program started anew
+	EventInterval Event = "interval" // a host has set how often is polled, in ms
+	EventRepair   Event = "repair"   // a line that a crash has cut off was removed
 )
 
 // Entry is one line of the audit log.
