@@ -77,6 +77,22 @@ func TestTalkOverCuts(t *testing.T) {
 	})
 }
 
+// What somebody else changes in the session is told at once, with no data about.
+func TestTalkTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := newNodeRig(t, func(c *sparkplug.Config) { c.ScanRate = &sparkplug.ScanRate{Min: time.Second, Max: time.Hour} })
+		r.start()
+		r.drained(time.Minute)
+		time.Sleep(time.Second)
+		r.up.Tell(func() { r.node.(*sparkplug.Node).SetScanRate(time.Minute) })
+		synctest.Wait()
+		if n := h.count("NDATA"); n != 1 {
+			t.Errorf("%d NDATAs: %q", n, h.kinds)
+		}
+		r.stop()
+	})
+}
+
 // Compressed messages, which end with what they get as they go out, arrive whole.
 func TestTalkCompresses(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -51,8 +51,12 @@ func TestHostSetsScanRate(t *testing.T) {
 	every(time.Hour)
 	ask(50) // below the limit
 	s.awaitText(t, "NDATA rate 0\n")
-	ask(100)
-	s.awaitText(t, "NDATA rate 100\n")
+	ask(1_800_000)
+	s.awaitText(t, "NDATA rate 1800000\n")                  // no data brings it along
+	for !strings.Contains(s.String(), "NDATA rate 100\n") { // one change a second
+		ask(100)
+		<-time.After(100 * time.Millisecond)
+	}
 	s.await(t, "ten polls", func(text string) bool { return strings.Count(text, "DDATA") > 10 })
 	every(100 * time.Millisecond)
 	p.awaitStatus(t, "a word about it", func(st *status) bool {
@@ -80,7 +84,7 @@ func TestHostSetsScanRate(t *testing.T) {
 		return strings.Count(text, "NBIRTH rate") == 2 && strings.Count(text, "NBIRTH 2") == 1
 	})
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(p.path), "data", "audit", "audit.log"))
-	if text := string(data); err != nil || strings.Count(text, `"event":"interval"`) != 2 || !strings.Contains(text, `"value":100,"origin":"sparkplug","name":"cloud"`) {
+	if text := string(data); err != nil || strings.Count(text, `"event":"interval"`) != 3 || !strings.Contains(text, `"value":100,"origin":"sparkplug","name":"cloud"`) {
 		t.Errorf("audit log: %v\n%s", err, text)
 	}
 }
