@@ -30,7 +30,7 @@ import (
 type conn struct {
 	transport *transport
 	server    server
-	limits    limits
+	limits    limits // without reserve and timed: see below
 	reader    *bufio.Reader
 
 	done    chan struct{} // closed when the connection has ended
@@ -52,6 +52,9 @@ type conn struct {
 	lanes [laneCount]lane
 	slots slots
 	pace  pace
+	// reserve and timed begin as in limits.
+	reserve int
+	timed   laneKind
 
 	sent, sentBytes int // messages and bytes under way in all lanes
 	unproven        []proof
@@ -103,7 +106,7 @@ func newConn(t *transport, s server, l limits) *conn {
 	c := &conn{transport: t, server: s, limits: l, reader: bufio.NewReaderSize(t, 4096),
 		done: make(chan struct{}), wake: make(chan struct{}, 1), kick: make(chan struct{}, 1),
 		commit: make(chan struct{}, 1), idle: make(chan struct{}, 1),
-		slots: newSlots(l.window), pace: newPace(now), lastIn: now, lastOut: now, began: now}
+		slots: newSlots(l.window), pace: newPace(now), reserve: l.reserve, timed: l.timed, lastIn: now, lastOut: now, began: now}
 	for k := range c.lanes {
 		c.lanes[k] = lane{kind: laneKind(k), first: 1, room: make(chan struct{}, 1), epoch: l.epoch}
 	}
@@ -241,7 +244,7 @@ func (c *conn) hasRoom(l *lane, size int) bool {
 		return true
 	}
 	return !c.lanes[laneLive].waiting && !c.lanes[laneStatus].waiting &&
-		c.sent < c.limits.window-c.limits.reserve && l.sent < int(c.pace.size)
+		c.sent < c.limits.window-c.reserve && l.sent < int(c.pace.size)
 }
 
 // skip passes over records that need no message.
@@ -354,7 +357,7 @@ func (c *conn) settled(ctx context.Context) bool {
 	for {
 		c.mu.Lock()
 		sent := c.sent
-		c.hurry = true
+		c.hurry = sent > 0
 		c.mu.Unlock()
 		if sent == 0 {
 			return true

@@ -112,18 +112,33 @@ func (h *holding) resume(readers string, now time.Time) (held []span, again int)
 	if !keep {
 		return nil, again
 	}
-	slices.SortFunc(held, func(a, b span) int { return cmp.Compare(a.first, b.first) })
-	return held, 0
+	return sorted(held), 0
 }
 
-// records returns how many are held.
-func (h *holding) records() (n int) {
+// all returns what is held, in the order of the log.
+func (h *holding) all() (held []span) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, spans := range h.spans {
+		held = append(held, spans...)
+	}
+	return sorted(held)
+}
+
+func sorted(spans []span) []span {
+	slices.SortFunc(spans, func(a, b span) int { return cmp.Compare(a.first, b.first) })
+	return spans
+}
+
+// size returns how many records are held: of the log, and of these in messages.
+func (h *holding) size() (all, sent uint64) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	for _, spans := range h.spans {
 		for _, s := range spans {
-			n += s.records
+			all += s.last - s.first + 1
+			sent += uint64(s.records)
 		}
 	}
-	return n
+	return all, sent
 }

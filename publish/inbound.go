@@ -111,7 +111,7 @@ func (c *conn) finished(k laneKind, number uint64, now time.Time, timed bool) {
 	if timed {
 		c.pace.observe(latency, now, c.paced(k))
 	}
-	if k == c.limits.timed {
+	if k == c.timed {
 		if c.counts.latency == 0 {
 			c.counts.latency = latency
 		}

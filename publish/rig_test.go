@@ -11,18 +11,19 @@ import (
 
 // rig is an upstream between a fake log and a fake broker.
 type rig struct {
-	t       *testing.T
-	broker  *fakeBroker
-	log     *fakeLog
-	session *seqSession
-	node    Session // in place of session
-	points  []*mapping.Point
-	inbox   *Inbox
-	hold    time.Duration
-	cfg     Config
-	up      *Upstream
-	cancel  context.CancelFunc
-	ended   chan struct{}
+	t          *testing.T
+	broker     *fakeBroker
+	log        *fakeLog
+	session    *seqSession
+	node       Session // in place of session
+	points     []*mapping.Point
+	inbox      *Inbox
+	hold       time.Duration
+	inOrderFor time.Duration
+	cfg        Config
+	up         *Upstream
+	cancel     context.CancelFunc
+	ended      chan struct{}
 }
 
 func newRig(t *testing.T) *rig {
@@ -43,7 +44,7 @@ func (r *rig) start() {
 	}
 	var err error
 	pending := func() (uint64, uint64, time.Time) { return uint64(r.log.pending()), 0, time.Time{} }
-	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold, Inbox: r.inbox}
+	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold, InOrderFor: r.inOrderFor, Inbox: r.inbox}
 	session := Session(r.session)
 	if r.node != nil {
 		session = r.node

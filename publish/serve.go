@@ -54,7 +54,7 @@ func (u *Upstream) attempt(ctx context.Context, i int, t *transport) outcome {
 // serve uses an accepted connection until it breaks, ctx ends, or a preferred
 // server can be reached again.
 func (u *Upstream) serve(ctx context.Context, c *conn, i int) outcome {
-	st := &stream{up: u, conn: c, talk: u.listen(c), stopping: make(chan struct{})}
+	st := &stream{up: u, conn: c, talk: u.listen(c), liveFirst: u.liveFirst(), lag: lag{limit: u.inOrderFor}, stopping: make(chan struct{})}
 	u.connected(c)
 	var always sync.WaitGroup
 	for _, work := range []func(){c.write, c.read, c.keep, st.acknowledge} {
@@ -152,7 +152,7 @@ func (u *Upstream) born(st *stream) ([]mapping.Message, *Failure) {
 	if err := u.log.Rewind(u.liveFirst()); err != nil {
 		return nil, failure(StageLog, st.conn.server, "rewind the log: "+err.Error(), err)
 	}
-	st.owed = u.owed(nil)
+	st.owed = u.owed()
 	u.sessionMu.Lock()
 	births, err := u.session.Connected(time.Now())
 	u.online, u.status = true, nil
@@ -165,14 +165,13 @@ func (u *Upstream) born(st *stream) ([]mapping.Message, *Failure) {
 }
 
 // owed returns how many records wait in the log, without those that are held.
-func (u *Upstream) owed(held []span) (n uint64) {
-	if u.pending != nil {
-		n, _, _ = u.pending()
+func (u *Upstream) owed() uint64 {
+	if u.pending == nil {
+		return 0
 	}
-	for _, s := range held {
-		n -= min(n, s.last-s.first+1)
-	}
-	return n
+	n, _, _ := u.pending()
+	held, _ := u.held.size()
+	return n - min(n, held)
 }
 
 // resume is told of the first births of a connection and of who reads them. It

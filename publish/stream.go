@@ -29,6 +29,10 @@ type stream struct {
 	// owed is, for in-order, how many records were waiting when the connection
 	// began: only these are paced by drain.
 	owed uint64
+	// The backlog lane alone touches what follows. liveFirst says that there is
+	// a live lane beside it.
+	liveFirst bool
+	lag       lag
 }
 
 // lingering is how long a lane that is about to stop waits for another record.
@@ -54,9 +58,10 @@ func (s *stream) run(ctx context.Context) {
 		case <-ctx.Done():
 		}
 	})
-	lanes.Go(func() { s.carry(ctx, reading, laneBacklog) })
+	goLive := func() { lanes.Go(func() { s.carry(ctx, reading, laneLive, nil) }) }
+	lanes.Go(func() { s.carry(ctx, reading, laneBacklog, goLive) })
 	if s.up.liveFirst() {
-		lanes.Go(func() { s.carry(ctx, reading, laneLive) })
+		goLive()
 	}
 	lanes.Wait()
 	cancel()
@@ -65,8 +70,8 @@ func (s *stream) run(ctx context.Context) {
 }
 
 // carry is the work of one lane. reading ends when it shall wait no longer
-// for new records.
-func (s *stream) carry(ctx, reading context.Context, kind laneKind) {
+// for new records. goLive starts a live lane beside it.
+func (s *stream) carry(ctx, reading context.Context, kind laneKind, goLive func()) {
 	sender := sender{stream: s, kind: kind, historical: kind == laneBacklog && s.up.liveFirst()}
 	if kind == laneBacklog {
 		sender.bucket.perSecond = s.up.drain.perSecond
@@ -78,6 +83,12 @@ func (s *stream) carry(ctx, reading context.Context, kind laneKind) {
 				s.conn.stop(failure(StageLog, s.conn.server, "read the log: "+err.Error(), err))
 			}
 			return
+		}
+		if kind == laneBacklog && sender.late(recs) {
+			if !sender.interleave(ctx, goLive) {
+				return
+			}
+			continue
 		}
 		for run := recs; len(recs) > 0; {
 			if run, recs = s.unheld(kind, recs); !sender.records(ctx, run) {
@@ -146,6 +157,8 @@ func (s *stream) await(reading context.Context, live bool) ([]mapping.Record, er
 	kind := laneBacklog
 	if live {
 		kind = laneLive
+	} else {
+		s.lag.rest()
 	}
 	s.talk.rests(kind, true)
 	defer s.talk.rests(kind, false)
@@ -327,7 +340,7 @@ func (s *sender) paid(ctx context.Context, records int) bool {
 	if s.kind != laneBacklog {
 		return true
 	}
-	if !s.up.liveFirst() {
+	if !s.liveFirst {
 		if s.owed == 0 {
 			return true
 		}

@@ -41,6 +41,9 @@ type Guided interface {
 	// Readers names who reads what is published now. The name changes when they may
 	// have missed something, and is empty if nobody is known to read.
 	Readers() string
+	// Anew has Demand say that births are due, after the log was rewound in the
+	// middle of a connection.
+	Anew()
 	// Drained tells that the log holds nothing more, and returns what has to be
 	// published then.
 	Drained(now time.Time) ([]mapping.Message, error)
@@ -82,8 +85,9 @@ type talk struct {
 	held []span // likewise
 	gone bool   // left is closed
 
-	mu   sync.Mutex // guards idle
-	idle [laneCount]bool
+	mu        sync.Mutex // guards what follows
+	idle      [laneCount]bool
+	liveFirst bool // there is a live lane
 }
 
 // listen makes c listen and numbers what goes out. It comes before any
@@ -95,7 +99,7 @@ func (u *Upstream) listen(c *conn) *talk {
 	if u.conversation == nil {
 		return nil
 	}
-	t := &talk{up: u, conn: c, session: u.conversation, gate: newGate(), look: make(chan struct{}, 1),
+	t := &talk{up: u, conn: c, session: u.conversation, liveFirst: u.liveFirst(), gate: newGate(), look: make(chan struct{}, 1),
 		started: make(chan struct{}), left: make(chan struct{})}
 	u.sessionMu.Lock()
 	t.filters = t.session.Subscriptions(c.server.String())
@@ -164,6 +168,11 @@ func (t *talk) watch(ctx context.Context) {
 func (t *talk) attend(ctx context.Context) (again time.Time, ok bool) {
 	t.gate.exclude()
 	defer t.gate.admit()
+	return t.act(ctx)
+}
+
+// act is attend for who excludes the units.
+func (t *talk) act(ctx context.Context) (again time.Time, ok bool) {
 	for ctx.Err() == nil && !t.gone {
 		if news := t.news(); !t.send(ctx, news) {
 			return again, false
@@ -223,7 +232,7 @@ func (t *talk) births(ctx context.Context) bool {
 	}
 	if !t.born {
 		t.held = u.resume(readers)
-		t.owed = u.owed(t.held)
+		t.owed = u.owed()
 	}
 	if !t.send(ctx, messages) {
 		return false
@@ -238,7 +247,7 @@ func (t *talk) births(ctx context.Context) bool {
 // drained tells the session that nothing more is to be read, if so.
 func (t *talk) drained(ctx context.Context) bool {
 	t.mu.Lock()
-	all := t.born && t.idle[laneBacklog] && (t.idle[laneLive] || !t.up.liveFirst())
+	all := t.born && t.idle[laneBacklog] && (t.idle[laneLive] || !t.liveFirst)
 	t.mu.Unlock()
 	if !all {
 		return true

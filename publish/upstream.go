@@ -36,6 +36,7 @@ type Upstream struct {
 	pending      func() (records, bytes uint64, oldest time.Time)
 	servers      []candidate // used by Run only
 	held         *holding
+	inOrderFor   time.Duration
 
 	sessionMu sync.Mutex            // guards session and what follows; never held while sending
 	status    []mapping.Message     // device news for the connection that is up
@@ -84,6 +85,9 @@ type Options struct {
 	// readers that the server tells the absence of only later, such as a primary
 	// host; 0 else, and for every other Session.
 	Hold time.Duration
+	// InOrderFor is how long in-order may keep live records of a Conversation back;
+	// then they go beside the history until the connection ends. 0: for ever.
+	InOrderFor time.Duration
 	// Inbox is what the upstream listens to; nil for nothing. A Conversation
 	// has none, as it listens itself.
 	Inbox *Inbox
@@ -145,7 +149,7 @@ func (u *Upstream) setOptions(o Options) error {
 	if u.logger == nil {
 		u.logger = slog.New(slog.DiscardHandler)
 	}
-	u.pending = o.Pending
+	u.pending, u.inOrderFor = o.Pending, o.InOrderFor
 	u.logger = u.logger.With("upstream", u.cfg.Name)
 	if u.clientID == "" {
 		machine := o.MachineID

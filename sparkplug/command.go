@@ -67,6 +67,14 @@ func (n *Node) Demand(now time.Time) (d Demand, again time.Time) {
 	return Leave, again
 }
 
+// Anew has Demand ask for all births, as the log is read from elsewhere: what
+// stands in it now is history after them.
+func (n *Node) Anew() {
+	if n.state == born {
+		n.due, n.full = true, true
+	}
+}
+
 // clockCheck is how often is asked for the clock while births wait for it.
 const clockCheck = time.Second
 

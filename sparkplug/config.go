@@ -26,6 +26,10 @@ type Config struct {
 	// only after 1.5 times the host's keepalive. Without a primary host it has
 	// no meaning. 0s to 1h.
 	HostGrace time.Duration `yaml:"host_grace"`
+	// InOrderFor is how long live samples wait for the history with order: in-order.
+	// When more is left by then they go beside it, after new births, until the next
+	// connection. 0: for as long as it takes. 0s to 168h.
+	InOrderFor time.Duration `yaml:"in_order_for"`
 	// Writes lets hosts write to points that have "write" in the points list.
 	Writes bool `yaml:"writes"`
 	// LegacyState takes the state of the primary host from STATE/<host> with
@@ -70,6 +74,7 @@ func (c *Config) SetDefaults() {
 	c.MaxSize = 64 << 10
 	c.RebirthPause = 5 * time.Second
 	c.HostGrace = 90 * time.Second
+	c.InOrderFor = 30 * time.Minute
 }
 
 // Validate returns every problem that shows without connecting.
@@ -97,6 +102,7 @@ func (c *Config) Validate() []configs.FieldError {
 		{"max_metrics", int64(c.MaxMetrics), 1, 10_000, "1 to 10000"},
 		{"max_size", int64(c.MaxSize), 1 << 10, 16 << 20, "1KiB to 16MiB"},
 		{"host_grace", int64(c.HostGrace), 0, int64(time.Hour), "0s to 1h"},
+		{"in_order_for", int64(c.InOrderFor), 0, int64(168 * time.Hour), "0s to 168h"},
 		{"rebirth_pause", int64(c.RebirthPause), 0, int64(5 * time.Minute), "0s to 5m"},
 	} {
 		if r.value < r.low || r.value > r.high {

@@ -89,8 +89,8 @@ type Options struct {
 //  4. Demand is asked after the SUBACK, after every Receive, Encode and
 //     SetDevice, and at the time it has named. While it says Nothing and Connected has
 //     not been called, the connection idles, with pings.
-//  5. Births: the log is rewound (only before the first births of a connection),
-//     Connected is called, and what it returns is published. From before
+//  5. Births: the log is rewound (only before the first births of a connection, and
+//     before those that Anew has demanded), Connected is called, and what it returns is published. From before
 //     Connected until the last of it is in the out buffer no data and no
 //     news of a device goes out, and nothing that was encoded before
 //     follows it. It may be demanded again at any time; then the lanes wait,

@@ -187,7 +187,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 		return nil, fmt.Errorf("upstream %s: %w", cfg.Name, err)
 	}
 	u.Upstream, err = publish.New(cfg, cursor, session, publish.Options{Site: s.model.Name, MachineID: g.machine, Build: g.build.Built,
-		Logger: g.log, Hold: hold, Inbox: g.inbox(u), Pending: func() (records, bytes uint64, oldest time.Time) {
+		Logger: g.log, Hold: hold, InOrderFor: inOrderFor(&cfg), Inbox: g.inbox(u), Pending: func() (records, bytes uint64, oldest time.Time) {
 			p := cursor.Pending()
 			return p.Records, p.Bytes, p.Oldest
 		}})

@@ -102,6 +102,14 @@ func hostGrace(cfg *publish.Config) time.Duration {
 	return 0
 }
 
+// inOrderFor returns how long live samples wait for the history; 0 for ever.
+func inOrderFor(cfg *publish.Config) time.Duration {
+	if own := cfg.Effective().Sparkplug; own != nil {
+		return own.InOrderFor
+	}
+	return 0
+}
+
 // newNode makes the edge node of an upstream.
 func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point) (*sparkplug.Node, error) {
 	own := s.nodeConfig(cfg)
