@@ -228,9 +228,10 @@ func killAmongCommands(t *testing.T, plc *commandedPLC, cloud *commander, g *gat
 	if os.Getenv("SLUICE_TORTURE") != "" {
 		kills = 30
 	}
-	next, answered, refused := 1000, 0, 0
+	next, answered := 1000, 0
 	for k := range kills {
 		killed := time.After(time.Duration(100+137*k%300) * time.Millisecond)
+		first := next
 		for running := true; running; next++ {
 			cloud.give(fmt.Sprint(next), next, 0, false)
 			select {
@@ -238,13 +239,12 @@ func killAmongCommands(t *testing.T, plc *commandedPLC, cloud *commander, g *gat
 				g.kill()
 				running = false
 			case a := <-cloud.answers:
-				if a.Code != "ok" && a.Code != "rate" { // a fast machine
+				if a.Code != "ok" {
 					t.Fatalf("%+v", a)
 				}
-				if a.Code == "rate" {
-					refused++
+				if answered++; next > first+150 { // not more than an upstream may
+					killed = time.After(0)
 				}
-				answered++
 			}
 		}
 		for { // of those that were under way
@@ -275,8 +275,8 @@ func killAmongCommands(t *testing.T, plc *commandedPLC, cloud *commander, g *gat
 		}
 	}
 	// One that was begun at the kill may not have been sent, and is not repeated.
-	if n := len(plc.got); n > next-1000+1-refused || n < next-1000+1-refused-kills {
-		t.Errorf("%d values were written of %d", n, next-1000+1-refused)
+	if n := len(plc.got); n > next-1000+1 || n < next-1000+1-kills {
+		t.Errorf("%d values were written of %d", n, next-1000+1)
 	}
 	t.Logf("%d kills among %d commands, %d of them answered before the kill", kills, next-1000, answered)
 	g.end()
