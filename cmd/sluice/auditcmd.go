@@ -24,27 +24,23 @@ func (a *app) auditCommand() *cobra.Command {
 			return errors.New("a command is missing: see sluice audit --help")
 		},
 	}
-	config, data := defaultSite, ""
-	verify := &cobra.Command{
+	var f folder
+	f.flags(c)
+	c.AddCommand(&cobra.Command{
 		Use:   "verify",
 		Short: "Check that no line of the audit log was changed or removed",
 		Long: "Check every line of the audit log and the chain of their hashes, and print the number and the hash of the last\n" +
 			"line. Kept elsewhere, they tell later that nothing up to there was made anew. The exit code is 1 when the chain\n" +
 			"does not hold; the place is named.",
 		Args: cobra.NoArgs,
-		RunE: a.wrap(func(context.Context, []string) (result, error) { return verifyAudit(config, data) }),
-	}
-	verify.Flags().StringVarP(&config, "config", "c", config, "site file, which names the data folder")
-	verify.Flags().StringVar(&data, "data", "", "data folder, in the place of that of the site file")
-	_ = verify.MarkFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
-	_ = verify.MarkFlagDirname("data")                   // likewise
-	c.AddCommand(verify)
+		RunE: a.wrap(func(context.Context, []string) (result, error) { return verifyAudit(&f) }),
+	})
 	return c
 }
 
 // verifyAudit checks the audit log of a data folder.
-func verifyAudit(config, data string) (result, error) {
-	dir, _, err := dataFolder(config, data)
+func verifyAudit(f *folder) (result, error) {
+	dir, _, err := f.find()
 	if err != nil {
 		return result{}, err
 	}

@@ -21,12 +21,11 @@ import (
 // brokerCommands is what the commands of `sluice broker` share.
 type brokerCommands struct {
 	*app
-	config string // site file
-	data   string // data folder; empty: that of the site file
+	folder
 }
 
 func (a *app) brokerCommand() *cobra.Command {
-	k := &brokerCommands{app: a, config: defaultSite}
+	k := &brokerCommands{app: a}
 	c := &cobra.Command{
 		Use:   "broker",
 		Short: "The local broker at work: its clients, its messages",
@@ -37,10 +36,7 @@ func (a *app) brokerCommand() *cobra.Command {
 			return errors.New("a command is missing: see sluice broker --help")
 		},
 	}
-	c.PersistentFlags().StringVarP(&k.config, "config", "c", k.config, "site file, which names the data folder")
-	c.PersistentFlags().StringVar(&k.data, "data", "", "data folder, in the place of that of the site file")
-	_ = c.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
-	_ = c.MarkPersistentFlagDirname("data")                   // likewise
+	k.flags(c)
 	c.AddCommand(k.clientsCommand(), k.traceCommand())
 	return c
 }
@@ -56,7 +52,7 @@ func (k *brokerCommands) clientsCommand() *cobra.Command {
 
 // clients asks for the state of the broker.
 func (k *brokerCommands) clients(ctx context.Context) (result, error) {
-	dir, _, err := dataFolder(k.config, k.data)
+	dir, _, err := k.find()
 	if err != nil {
 		return result{}, err
 	}
@@ -126,7 +122,7 @@ func (k *brokerCommands) traceCommand() *cobra.Command {
 
 // trace shows the message log until it ends; with --json a line of JSON each.
 func (k *brokerCommands) trace(ctx context.Context, cfg trace.Config) error {
-	dir, _, err := dataFolder(k.config, k.data)
+	dir, _, err := k.find()
 	if err != nil {
 		return err
 	}

@@ -11,7 +11,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"sluice/configs"
 	"sluice/localbroker/certs"
 	"sluice/publish"
 )
@@ -19,12 +18,11 @@ import (
 // certsCommands is what the commands of `sluice certs` share.
 type certsCommands struct {
 	*app
-	config string // site file
-	data   string // data folder; empty: that of the site file
+	folder
 }
 
 func (a *app) certsCommand() *cobra.Command {
-	k := &certsCommands{app: a, config: defaultSite}
+	k := &certsCommands{app: a}
 	c := &cobra.Command{
 		Use:   "certs",
 		Short: "Certificates of the local broker: authority, server, clients",
@@ -36,10 +34,7 @@ func (a *app) certsCommand() *cobra.Command {
 			return errors.New("a command is missing: see sluice certs --help")
 		},
 	}
-	c.PersistentFlags().StringVarP(&k.config, "config", "c", k.config, "site file, which names the data folder")
-	c.PersistentFlags().StringVar(&k.data, "data", "", "data folder, in the place of that of the site file")
-	_ = c.MarkPersistentFlagFilename("config", "yaml", "yml") // fails only for a flag that is not there
-	_ = c.MarkPersistentFlagDirname("data")                   // likewise
+	k.flags(c)
 	c.AddCommand(k.caCommand(), k.serverCommand(), k.clientCommand(), k.listCommand(), k.authoriseCommand(),
 		k.revokeCommand(), k.pinCommand(), k.deleteCommand(), k.showCommand(), k.exportCommand())
 	return c
@@ -47,35 +42,11 @@ func (a *app) certsCommand() *cobra.Command {
 
 // store returns the certificates of the data folder.
 func (k *certsCommands) store() (*certs.Store, error) {
-	dir, name, err := dataFolder(k.config, k.data)
+	dir, name, err := k.find()
 	if err != nil {
 		return nil, err
 	}
 	return certStore(dir, name), nil
-}
-
-// dataFolder returns the data folder, which is dir if that is given, and the
-// name of the site, as the site file says it; with dir the file need not be
-// there. Other problems of the file are the business of check.
-func dataFolder(config, dir string) (data, name string, err error) {
-	text, err := os.ReadFile(config)
-	switch {
-	case err == nil:
-		var file siteFile
-		doc, _ := configs.Decode(config, text, &file)
-		if dir == "" && doc.Position("") == (configs.Position{}) {
-			return "", "", fail(exitConfig, fmt.Errorf("%s is not a usable site file", config), "see what is wrong with it: sluice check "+config)
-		}
-		if name = file.Mapping.Site; dir == "" {
-			dir = (&site{dir: filepath.Dir(config)}).resolve(file.Buffer.Dir)
-		}
-	case dir != "" && errors.Is(err, fs.ErrNotExist): // then it is not needed
-	case errors.Is(err, fs.ErrPermission):
-		return "", "", fail(exitPermission, err, "run the command as the user of the gateway, or with sudo")
-	case dir == "":
-		return "", "", fail(exitConfig, err, "name the site file with -c, or the data folder with --data")
-	}
-	return dir, name, nil
 }
 
 // certStore returns the certificates of a data folder.
