@@ -13,8 +13,9 @@ import (
 
 // The times of a connection.
 const (
-	connectTime = 10 * time.Second // from the connection to the CONNECT complete
-	packetTime  = 10 * time.Second // from the first byte of a packet to its last
+	connectTime = 10 * time.Second      // from the connection to the CONNECT complete
+	packetTime  = 10 * time.Second      // from the first byte of a packet to its last
+	lastTime    = 20 * time.Millisecond // for what has come before another connection takes the session over
 )
 
 // conn is one connection of a client. One goroutine reads and acts on what it
@@ -234,12 +235,33 @@ func (c *conn) readDeadline(d time.Duration, from time.Time) error {
 	switch {
 	case c.out.closing:
 		return net.ErrClosed // Close has set a deadline that has to stay
+	case c.leaving.Load():
+		return nil // and so has finish
 	case d == 0:
 		return c.Conn.SetReadDeadline(time.Time{})
 	case from.IsZero():
 		from = time.Now()
 	}
 	return c.Conn.SetReadDeadline(from.Add(d))
+}
+
+// finish lets the connection read what the client has sent already, for
+// lastTime: its last messages, and the goodbye without which its will goes out.
+// A client that comes back at once does so on a connection that may be read
+// first.
+func (c *conn) finish() {
+	c.out.mu.Lock()
+	c.leaving.Store(true)
+	if !c.out.closing {
+		_ = c.Conn.SetReadDeadline(time.Now().Add(lastTime)) // an error: the connection is dead, and reading has ended
+	}
+	c.out.mu.Unlock()
+	enough := time.NewTimer(lastTime)
+	defer enough.Stop()
+	select {
+	case <-c.read:
+	case <-enough.C: // it does not take what it is sent, or a disk is slow
+	}
 }
 
 // tell counts why reading ended and, where MQTT 5 has a word for it, says it
@@ -253,7 +275,7 @@ func (c *conn) tell(err error) {
 			_ = c.reject(nil, refused) // a CONNECT that says too little; it is told above
 		}
 		c.disconnect(refused.Code)
-	case !errors.Is(err, os.ErrDeadlineExceeded) || c.isClosing():
+	case !errors.Is(err, os.ErrDeadlineExceeded) || c.isClosing() || c.leaving.Load():
 	case c.session == nil:
 		c.broker.count.refuse(wire.RefusedTimeout)
 	case !c.began.IsZero():

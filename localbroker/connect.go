@@ -29,6 +29,7 @@ type client struct {
 
 	batch     board.Batch   // of the goroutine that reads
 	received  atomic.Uint64 // messages
+	leaving   atomic.Bool   // another connection wants the session: nothing new is read
 	replaced  atomic.Bool   // another connection has the session
 	unwelcome atomic.Bool   // the rights have changed, and it has none any more
 	answered  bool          // a CONNACK has refused the client

@@ -2,6 +2,7 @@ package localbroker
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"syscall"
@@ -55,6 +56,32 @@ func TestMessageInOneReadWithTheEndIsDelivered(t *testing.T) {
 		w.expectClosed()
 		if _, payload, _ := sub.message(); payload != name {
 			t.Errorf("got %s, want %s", payload, name)
+		}
+	}
+}
+
+// What a client has sent before it connects anew counts: its message, and its
+// goodbye, after which there is no will.
+func TestGoodbyeBeforeATakeOverIsHeard(t *testing.T) {
+	for _, version := range []byte{4, 5} {
+		b := start(t, testConfig(), Options{})
+		sub := dial(t, b.address, 4).connect("subscriber")
+		sub.subscribe("plant/free/#", 0)
+		const rounds = 200
+		for i := range rounds {
+			old, again := dial(t, b.address, version), dial(t, b.address, version)
+			old.send(old.connectFrame("c", 0x06, 60, nil, old.props(), text("plant/free/will"), text("gone")))
+			old.expect(0x20)
+			last := old.publishFrame("plant/free/x", fmt.Sprint(i), 0, 0, false)
+			old.send(append(last, 0xe0, 0))
+			again.connect("c")
+			_ = old.conn.Close()
+			_ = again.conn.Close()
+		}
+		for i := range rounds {
+			if topic, payload, _ := sub.message(); topic != "plant/free/x" || payload != fmt.Sprint(i) {
+				t.Fatalf("round %d: %s %s", i, topic, payload)
+			}
 		}
 	}
 }

@@ -128,6 +128,7 @@ func (b *Broker) takeOver(s *session) {
 	if old == nil {
 		return
 	}
+	old.finish()
 	old.replaced.Store(true)
 	old.disconnect(wire.CodeTakenOver)
 	if old.backlog() > old.maxQueue/2 {
