@@ -150,6 +150,15 @@ const (
 	packetBytes             = 10 // around topic and payload of a PUBLISH, with its PUBACK
 )
 
+// sparkplugBytes returns about how many bytes a sample takes if so many come in
+// so many messages; what compressing saves is measured (docs/sparkplug.md).
+func sparkplugBytes(compress bool, samples, messages float64) float64 {
+	if !compress || samples == 0 {
+		return sparkplugBytesPerSample
+	}
+	return min(sparkplugBytesPerSample, 7.2+125*messages/samples)
+}
+
 // forecast reckons what the site will do, without opening anything.
 func (s *site) forecast() *forecast {
 	f := &forecast{Site: s.model.Name, Broker: s.brokerForecast(), Points: []pointForecast{}, Writes: s.writes(), Buses: []busForecast{}, MQTT: []mqttForecast{}, Upstreams: []upstreamForecast{}}
@@ -192,7 +201,7 @@ func (s *site) forecast() *forecast {
 		}
 		if cfg.IsSparkplug() {
 			group, node := s.edgeNode(&cfg)
-			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytesPerSample+polls*(packetBytes+40)
+			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytes(cfg.Sparkplug.Compress, samples, polls)+polls*(packetBytes+40)
 			u.HostsMay = hostsMay(cfg.Sparkplug)
 		}
 		u.PerDay = bytes * 86400

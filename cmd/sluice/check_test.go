@@ -1,6 +1,8 @@
 package main
 
 import (
+	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -72,5 +74,31 @@ func TestMistypedCommandLines(t *testing.T) {
 	}
 	if out, _, code := sluice(t.Context(), "--version"); code != exitOK || !strings.HasPrefix(out, "sluice version ") {
 		t.Errorf("--version: exit code %d, %q", code, out)
+	}
+}
+
+// TestForecastOfCompression: check says what `compress` saves, which is
+// nothing for small messages.
+func TestForecastOfCompression(t *testing.T) {
+	perDay := func(points int, keys string) float64 {
+		var more strings.Builder
+		for i := range points {
+			fmt.Fprintf(&more, "      p%d: holding %d uint32\n", i, 2+2*i)
+		}
+		text := strings.Replace(siteText("127.0.0.1:1", "127.0.0.1:1", more.String()), "name: cloud,", "name: cloud, payload: sparkplug, sparkplug: {"+keys+"},", 1)
+		s, problems, err := loadSite(siteOf(t, text))
+		if err != nil {
+			t.Fatal(err, problems)
+		}
+		return s.forecast().Upstreams[0].PerDay
+	}
+	if plain, packed := perDay(99, "node: gw"), perDay(99, "node: gw, compress: true"); packed > plain*0.55 || packed < plain*0.4 {
+		t.Errorf("100 points: %.0f bytes a day in place of %.0f", packed, plain)
+	}
+	if plain, packed := perDay(5, "node: gw"), perDay(5, "node: gw, compress: true"); packed != plain {
+		t.Errorf("6 points: %.0f bytes a day in place of %.0f", packed, plain)
+	}
+	if none := sparkplugBytes(true, 0, 0); math.IsNaN(none) {
+		t.Error("no forecast for a site without points")
 	}
 }
