@@ -23,6 +23,7 @@ type fakeHost struct {
 	deny    map[string]bool
 	state   map[string]string // STATE by address, retained
 	silent  bool              // no SUBACK
+	drops   bool              // takes messages and hands none on
 	qos     byte              // of STATE
 	mu      sync.Mutex
 	next    map[int]uint8           // seq due, by connection
@@ -131,6 +132,9 @@ func (h *fakeHost) publish(s *served, p *packets.PublishPacket) bool {
 		return p.Qos == 0 || s.ack(p)
 	}
 	if kind == "NBIRTH" {
+		if slices.Contains(h.subs, p.TopicName) && !h.deny[p.TopicName] && !h.drops {
+			h.send(s, p.TopicName, string(p.Payload), 0, false)
+		}
 		h.next[s.n], h.born[s.n] = 0, true
 		h.alive[s.n] = map[string]bool{}
 	}

@@ -52,11 +52,7 @@ func startMosquitto(t *testing.T) *mosquitto {
 		{"wss", "allow_anonymous true\nprotocol websockets\n" + tls},
 		{"password", "allow_anonymous false\npassword_file " + passwords + "\n"},
 	}
-	me, err := user.Current()
-	if err != nil {
-		t.Fatal(err)
-	}
-	config := "user " + me.Username + "\n" + "per_listener_settings true\npersistence false\nmax_queued_messages 0\nlog_dest stderr\nlog_type all\n"
+	config := "user " + currentUser(t) + "\n" + "per_listener_settings true\npersistence false\nmax_queued_messages 0\nlog_dest stderr\nlog_type all\n"
 	free := freePorts(t, len(kinds))
 	for i, k := range kinds {
 		b.port[k.name] = free[i]
@@ -65,6 +61,16 @@ func startMosquitto(t *testing.T) *mosquitto {
 	b.run(config, len(kinds))
 	b.subscribe()
 	return b
+}
+
+// currentUser is whom Mosquitto is to run as.
+func currentUser(t *testing.T) string {
+	t.Helper()
+	me, err := user.Current()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return me.Username
 }
 
 // freePorts returns n ports that the kernel has just given and taken back, all

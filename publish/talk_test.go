@@ -255,6 +255,44 @@ func TestTalkSubscribes(t *testing.T) {
 	})
 }
 
+// A server that hands on nothing is noticed; one that does, or that does not let us
+// read our births, is left in peace.
+func TestTalkReadsItsBirth(t *testing.T) {
+	for name, test := range map[string]struct {
+		change func(*fakeHost)
+		hint   bool
+	}{
+		"handed on": {func(*fakeHost) {}, false},
+		"dropped":   {func(h *fakeHost) { h.drops = true }, true},
+		"refused":   {func(h *fakeHost) { h.drops, h.deny["spBv1.0/plant/NBIRTH/gw"] = true, true }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				r, h := newNodeRig(t, nil)
+				test.change(h)
+				r.log.add(4)
+				r.start()
+				time.Sleep(29 * time.Second)
+				if hint := r.hint(); hint != "" {
+					t.Errorf("after 29 s: %s", hint)
+				}
+				time.Sleep(2 * time.Second) // nothing happens but that time passes
+				if hint := r.hint(); (hint != "") != test.hint {
+					t.Errorf("after 31 s: %q", hint)
+				}
+				r.stop()
+				h.complete(r)
+			})
+		})
+	}
+}
+
+// hint returns what the edge node thinks is wrong.
+func (r *rig) hint() (hint string) {
+	r.up.Ask(func() { hint = r.node.(*sparkplug.Node).Stats().Hint })
+	return hint
+}
+
 // Messages of every QoS are taken and acknowledged, those of QoS 2 once.
 func TestTalkAcknowledgesWhatItHears(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -30,7 +30,8 @@ func (n *Node) Connected(now time.Time) ([]mapping.Message, error) {
 	var messages []mapping.Message
 	if full {
 		n.full, n.rebirthAt = false, time.Time{}
-		messages = append(messages, n.nbirth())
+		messages = append(messages, n.nodeBirth())
+		n.echo.listen(now)
 		n.stats.Births++
 		n.scanNews = false
 	}
@@ -66,8 +67,8 @@ func (n *Node) current() map[*metric]mapping.Record {
 	return newest
 }
 
-// nbirth returns the birth certificate of the edge node.
-func (n *Node) nbirth() mapping.Message {
+// nodeBirth returns the birth certificate of the edge node.
+func (n *Node) nodeBirth() mapping.Message {
 	at := n.now()
 	control := func(name string) Metric { // never with an alias [operational-behavior-data-commands-rebirth-name-aliases]
 		return Metric{Name: name, Timestamp: at, Datatype: Boolean, WithType: true, Value: sources.Bool(false)}

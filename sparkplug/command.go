@@ -10,12 +10,15 @@ import (
 // subscribe to at QoS 1, before anything is published
 // [message-flow-edge-node-ncmd-subscribe] [message-flow-device-dcmd-subscribe]:
 // commands, our own death, which only somebody else can have published while we
-// are connected, and the state of the primary host.
+// are connected, our own birth, which shows that the server hands on what we
+// publish, and the state of the primary host.
 func (n *Node) Subscriptions(server string) []string {
-	n.server = server
+	if server != n.server {
+		n.server, n.echo = server, echo{}
+	}
 	n.begin(joined)
 	clear(n.logged)
-	list := []string{n.ncmd, n.dcmd + "+", n.ndeath}
+	list := []string{n.ncmd, n.dcmd + "+", n.ndeath, n.nbirth}
 	if n.cfg.PrimaryHost != "" {
 		return append(list, n.stateTopic())
 	}
@@ -30,9 +33,12 @@ func (n *Node) Denied(filter string) error {
 	if n.cfg.PrimaryHost != "" && filter == n.stateTopic() {
 		return fmt.Errorf("the server does not let us read %s, and the primary host has to be online there before anything is published", filter)
 	}
-	n.stats.Hint = "the server does not let us read " + filter + ": hosts cannot ask for births or send commands"
-	if filter == n.ndeath {
-		n.stats.Hint = ""
+	switch filter {
+	case n.ndeath: // what it is for is not worth a word
+	case n.nbirth:
+		n.echo = echo{over: true} // nobody can tell
+	default:
+		n.stats.Hint = "the server does not let us read " + filter + ": hosts cannot ask for births or send commands"
 	}
 	n.once("denied "+filter, "a subscription was refused by the server", "filter", filter)
 	return nil
@@ -52,6 +58,8 @@ func (n *Node) Demand(now time.Time) (d Demand, again time.Time) {
 		return Births, again
 	case !n.rebirthAt.IsZero():
 		return Nothing, n.rebirthAt
+	case n.state == born:
+		return Nothing, n.missed(now)
 	case n.state != joined || n.o.Servers < 2:
 		return Nothing, again
 	}
@@ -90,6 +98,8 @@ func (n *Node) Receive(topic string, payload []byte, retained bool, now time.Tim
 		n.receiveState(payload)
 	case topic == n.ndeath:
 		n.receiveDeath(payload, retained, now)
+	case topic == n.nbirth:
+		n.receiveBirth(payload, retained)
 	case topic == n.ncmd:
 		n.receiveCommand(topic, "", payload, retained, now)
 	case dcmd && device != "":
@@ -105,14 +115,10 @@ func (n *Node) receiveDeath(payload []byte, retained bool, now time.Time) {
 	if err != nil || n.state != born || retained {
 		return
 	}
-	for i := range p.Metrics {
-		m := &p.Metrics[i]
-		if v, err := m.Typed(Int64); m.Name == metricBdSeq && err == nil && v.AsInt64() == int64(n.bdSeq) {
-			n.stats.Hint = fmt.Sprintf("somebody declared %s/%s dead while it lives: is another client connected with the same group and node?", n.cfg.Group, n.cfg.Node)
-			n.once("dead", "declared dead while alive, sending the births again")
-			n.rebirth(now)
-			return
-		}
+	if n.hasBdSeq(p) {
+		n.stats.Hint = fmt.Sprintf("somebody declared %s/%s dead while it lives: is another client connected with the same group and node?", n.cfg.Group, n.cfg.Node)
+		n.once("dead", "declared dead while alive, sending the births again")
+		n.rebirth(now)
 	}
 }
 

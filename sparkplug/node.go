@@ -135,6 +135,7 @@ type Node struct {
 	ncmd   string // topics
 	dcmd   string // with the last slash
 	ndeath string
+	nbirth string
 	ndata  string
 	bdSeq  uint8
 	loaded bool // bdSeq is what Sequence said, or later
@@ -164,6 +165,7 @@ type Node struct {
 	parts  []part
 	packer packer
 	placed []*metric // of the records of an Encode
+	echo   echo
 	stats  Stats
 	storm  storm
 
@@ -245,7 +247,7 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	n := &Node{cfg: cfg, o: o, log: o.Log, prefix: "spBv1.0/" + cfg.Group + "/", hosts: make(map[string]hostState),
 		devices: make(map[string]*device), known: make(map[*mapping.Point]*metric), logged: make(map[string]bool)}
-	n.ncmd, n.dcmd, n.ndeath, n.ndata = n.topic("NCMD", ""), n.topic("DCMD", "")+"/", n.topic("NDEATH", ""), n.topic("NDATA", "")
+	n.ncmd, n.dcmd, n.ndeath, n.nbirth, n.ndata = n.topic("NCMD", ""), n.topic("DCMD", "")+"/", n.topic("NDEATH", ""), n.topic("NBIRTH", ""), n.topic("NDATA", "")
 	if n.log == nil {
 		n.log = slog.New(slog.DiscardHandler)
 	}
@@ -385,7 +387,7 @@ func (n *Node) Closing(time.Time) ([]mapping.Message, error) {
 
 // begin forgets what belonged to a connection.
 func (n *Node) begin(s state) {
-	n.state, n.online, n.patience = s, false, time.Time{}
+	n.state, n.online, n.patience, n.echo = s, false, time.Time{}, echo{missing: n.echo.missing}
 	n.leave, n.due, n.full, n.rebirthAt, n.scanNews = false, false, false, time.Time{}, false
 	for _, d := range n.order {
 		d.born, d.wanted = false, false

@@ -105,7 +105,7 @@ func showSubscriptions(t *testing.T) {
 	for legacy, state := range map[bool]string{false: "spBv1.0/STATE/scada", true: "STATE/scada"} {
 		r := newRig(t, func(c *Config) { c.PrimaryHost, c.LegacyState = "scada", legacy })
 		got := strings.Join(r.node.Subscriptions("a"), " ")
-		if want := "spBv1.0/plant/NCMD/gw1 spBv1.0/plant/DCMD/gw1/+ spBv1.0/plant/NDEATH/gw1 " + state; got != want {
+		if want := "spBv1.0/plant/NCMD/gw1 spBv1.0/plant/DCMD/gw1/+ spBv1.0/plant/NDEATH/gw1 spBv1.0/plant/NBIRTH/gw1 " + state; got != want {
 			t.Errorf("got  %s\nwant %s", got, want)
 		}
 		if r.node.Denied(state) == nil || r.node.Denied("spBv1.0/plant/NCMD/gw1") != nil || r.node.Stats().Hint == "" {

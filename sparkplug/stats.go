@@ -25,6 +25,9 @@ type Stats struct {
 func (n *Node) Stats() Stats {
 	s := n.stats
 	s.BdSeq, s.ScanRate = n.bdSeq, n.scanRate
+	if s.Hint == "" && n.echo.missing {
+		s.Hint = n.echoHint()
+	}
 	host := n.hosts[n.server]
 	switch {
 	case n.state == offline:
