@@ -86,6 +86,14 @@ func (s *site) commandProblems(doc *configs.Document, index int) []configs.Probl
 			Message: fmt.Sprintf("upstream %s takes commands, and none of its points may be written", cfg.Name),
 			Fix:     "give points a write: with their limits, or remove commands"})}
 	}
+	for i := range index {
+		other := &s.Upstreams[i]
+		if o, err := s.routes(other); err == nil && o != nil && shareServer(cfg, other) && overlap(o.Filters(), r.Filters()) {
+			return []configs.Problem{doc.Problem(at, configs.Problem{Code: mapping.CodeTopic,
+				Message: fmt.Sprintf("the upstreams %s and %s take the same commands from one server: each would be carried out twice", other.Name, cfg.Name),
+				Fix:     "remove commands from one of them, or give them topics of their own"})}
+		}
+	}
 	for _, own := range append(s.publishedTopics(cfg), r.Results()...) {
 		for _, filter := range r.Filters() {
 			if topics.Matches(filter, own) {
@@ -98,13 +106,23 @@ func (s *site) commandProblems(doc *configs.Document, index int) []configs.Probl
 	return nil
 }
 
+// shareServer reports whether two upstreams have a server in common.
+func shareServer(a, b *publish.Config) bool {
+	return slices.ContainsFunc(a.Addresses(), func(server string) bool { return slices.Contains(b.Addresses(), server) })
+}
+
+// overlap reports whether one of the filters covers topics of one of the others.
+func overlap(a, b []string) bool {
+	return slices.ContainsFunc(a, func(filter string) bool { return topics.MatchesAny(b, filter) })
+}
+
 // publishedTopics returns the topics of values and status on the servers of an
 // upstream, its own and those of other upstreams there.
 func (s *site) publishedTopics(cfg *publish.Config) []string {
 	var all []string
 	for i := range s.Upstreams {
 		other := &s.Upstreams[i]
-		if !other.IsSparkplug() && slices.ContainsFunc(other.Addresses(), func(a string) bool { return slices.Contains(cfg.Addresses(), a) }) {
+		if !other.IsSparkplug() && shareServer(cfg, other) {
 			all = append(all, s.topicsOf(other)...)
 		}
 	}

@@ -50,7 +50,15 @@ func TestCommandsOverAnUpstream(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = proxy.Close() }) // it has nothing to lose
-	p := cloudSite(t, plc, proxy.Addr(), `commands: {}, filter: { exclude: ["*/reading"] }`, "")
+	p := cloudSite(t, plc, proxy.Addr(), `commands: {}, filter: { exclude: ["*/hidden"] }`, "")
+	text, err := os.ReadFile(p.path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, p.path, strings.Replace(string(text), "    points:\n", `    points:
+      asked:    { at: holding 30, as: uint16, write: { min: 0, max: 9, confirm: true } }
+      hidden:   { at: holding 31, as: uint16, write: { min: 0, max: 9 } }
+`, 1))
 	p.run(t)
 	p.listens(t)
 	past := time.Now().Add(-time.Minute).UnixMilli()
@@ -66,9 +74,12 @@ func TestCommandsOverAnUpstream(t *testing.T) {
 		{"setpoint", "8", `{"id":"8","value":1,"ttl":5}`, "untimed"},
 		{"setpoint", "", `12.5`, "bad-request"},
 		{"nothing", "9", `{"id":"9","value":1` + sentNow() + `}`, "unknown-point"},
-		{"reading", "10", `{"id":"10","value":1` + sentNow() + `}`, "unknown-point"}, // its filter leaves it out
+		{"hidden", "10", `{"id":"10","value":1` + sentNow() + `}`, "unknown-point"}, // its filter leaves it out
+		{"reading", "16", `{"id":"16","value":1` + sentNow() + `}`, "not-writable"},
 		{"slow", "11", `{"id":"11","value":1` + sentNow() + `}`, "ok"},
 		{"slow", "12", `{"id":"12","value":2` + sentNow() + `}`, "rate"},
+		{"asked", "14", `{"id":"14","value":1` + sentNow() + `}`, "confirm"},
+		{"asked", "15", `{"id":"15","value":1,"confirm":true` + sentNow() + `}`, "ok"},
 	} {
 		a, _ := user.command(t, c.point, c.id, c.payload, false)
 		if a.Code != c.code || a.OK != (c.code == "ok") || a.Topic != "plant/plc/"+c.point+"/result" {
@@ -84,6 +95,10 @@ func TestCommandsOverAnUpstream(t *testing.T) {
 	proxy.Refuse(false)
 	if a := <-user.of("old"); a.Code != "retained" || plc.writes() != 1 {
 		t.Errorf("a retained command: %+v, %d writes", a, plc.writes())
+	}
+	plc.unit.Behave(modbussim.Busy)
+	if a, _ := user.command(t, "setpoint", "17", `{"id":"17","value":5`+sentNow()+`}`, false); a.Code != "exception 6" {
+		t.Errorf("a device that refuses: %+v", a)
 	}
 	plc.unit.Behave(modbussim.Dead)
 	p.log.awaitText(t, "device offline")
@@ -199,6 +214,8 @@ devices:
 			`on "cmd/+/+", and would hear what the gateway itself publishes on "cmd/plc/result"`},
 		"data of another": {"upstreams: [{ name: cloud, host: h, topic: 'a/{point}', commands: { topic: 'plant/{device}/{point}', result: 'r/{point}' }, filter: { exclude: ['plc/b*'] } }, { name: b, host: h }]\n",
 			`on "plant/+/+", and would hear`},
+		"twice from one server": {"upstreams: [{ name: a, host: h, commands: {}, filter: { exclude: ['plc/b*'] } }, { name: b, servers: ['mqtt://i', 'mqtt://h'], payload: value, commands: {}, filter: { exclude: ['plc/b*'] } }]\n",
+			"a and b take the same commands from one server"},
 		"one topic":        {"upstreams: [{ name: cloud, host: h, commands: { topic: 'cmd/x-{device}/{group}' } }]\n", "is in no group for {group}"},
 		"nothing to give":  {"upstreams: [{ name: cloud, host: h, commands: {}, filter: { include: ['plc/b*'] } }]\n", "none of its points may be written"},
 		"a stored session": {"upstreams: [{ name: cloud, host: h, clean: false, commands: {} }]\n", "delivers old commands after a break"},

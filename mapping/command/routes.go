@@ -19,6 +19,8 @@ type Routes struct {
 	// set and result are the ends of a command topic and of the one of its
 	// answer, if that is all they differ in; "" if not.
 	set, result string
+	// above are the topics one level above those of points, set taken off.
+	above map[string]bool
 }
 
 // place is a point that a command topic leads to.
@@ -43,7 +45,7 @@ type RoutesOptions struct {
 // NewRoutes returns the routes. The error, a *mapping.TopicError, is about the
 // first topic that cannot be used or would lead to two points.
 func NewRoutes(o RoutesOptions) (*Routes, error) {
-	r := &Routes{whole: o.Whole, rest: o.Rest, timed: o.Timed, topics: make(map[string][]place)}
+	r := &Routes{whole: o.Whole, rest: o.Rest, timed: o.Timed, topics: make(map[string][]place), above: make(map[string]bool)}
 	for i, p := range o.Points {
 		set, result := o.Templates(p)
 		to, filter, err := topicOf(set, o.Gateway, p)
@@ -71,6 +73,9 @@ func NewRoutes(o RoutesOptions) (*Routes, error) {
 			r.set, r.result = "", ""
 		}
 	}
+	for topic := range r.topics {
+		r.above[parent(strings.TrimSuffix(topic, r.set))] = !o.Whole
+	}
 	slices.Sort(r.filters)
 	if err := r.nested(); err != nil {
 		return nil, err
@@ -82,11 +87,9 @@ func NewRoutes(o RoutesOptions) (*Routes, error) {
 // could be that of another point.
 func (r *Routes) nested() error {
 	for topic := range r.topics {
-		for i := strings.LastIndexByte(topic, '/'); r.rest && i >= 0; i = strings.LastIndexByte(topic[:i], '/') {
-			if len(r.topics[topic[:i]]) > 0 {
-				return &mapping.TopicError{Message: fmt.Sprintf("the command topic %q is below %q, behind which anything may follow", topic, topic[:i]),
-					Fix: "leave out the /#, or {point}"}
-			}
+		if above := parent(topic); r.rest && len(r.find(above)) > 0 {
+			return &mapping.TopicError{Message: fmt.Sprintf("the command topic %q is below that of another point, behind which anything may follow", topic),
+				Fix: "leave out the /#, or {point}"}
 		}
 	}
 	return nil
@@ -138,8 +141,10 @@ func (r *Routes) Results() []string {
 
 // Read makes a Request of a message, without its Origin, and returns the topic
 // on which to answer it; "" if there is none. What is wrong with the message
-// stands in the Request: it is refused by Service. A message without payload is
-// none, as it only takes back a retained one; then ok is false.
+// stands in the Request: it is refused by Service. ok is false for what is no
+// command to us: a message without payload, which only takes back a retained one,
+// and one on a topic of no point, unless it is beside that of a point: it may be
+// for another gateway.
 func (r *Routes) Read(topic string, payload []byte, retained bool) (q Request, answer string, ok bool) {
 	if len(payload) == 0 {
 		return q, "", false
@@ -148,11 +153,9 @@ func (r *Routes) Read(topic string, payload []byte, retained bool) (q Request, a
 	q.Retained, q.Timed, q.Named = retained, r.timed, r.whole
 	places := r.find(topic)
 	if len(places) == 0 {
+		base, is := strings.CutSuffix(topic, r.set)
 		q.Device, q.Point = "", topic
-		if base, is := strings.CutSuffix(topic, r.set); is && r.set != "" {
-			answer = base + r.result
-		}
-		return q, answer, true
+		return q, base + r.result, is && r.set != "" && r.above[parent(base)]
 	}
 	answer = places[0].result
 	if !r.whole {
@@ -182,16 +185,17 @@ func (r *Routes) Read(topic string, payload []byte, retained bool) (q Request, a
 	return q, answer, true
 }
 
+// parent returns a topic without its last level.
+func parent(topic string) string { return topic[:max(0, strings.LastIndexByte(topic, '/'))] }
+
 // find returns the points that a topic leads to.
 func (r *Routes) find(topic string) []place {
 	for {
 		if places := r.topics[topic]; len(places) > 0 {
 			return places
 		}
-		i := strings.LastIndexByte(topic, '/')
-		if !r.rest || i < 0 {
+		if topic = parent(topic); !r.rest || topic == "" {
 			return nil
 		}
-		topic = topic[:i]
 	}
 }
