@@ -93,7 +93,7 @@ func newCommandRig(t *testing.T) (*rig, *fakeCommander, func() []string) {
 		mu.Lock()
 		heard = append(heard, fmt.Sprintf("%s %s %t", topic, payload, retained))
 		mu.Unlock()
-		r.up.Answer(mapping.Message{Topic: strings.TrimSuffix(topic, "/set") + "/result", Payload: []byte(payload), QoS: 1})
+		r.up.Answer(mapping.Message{Topic: strings.TrimSuffix(topic, "/set") + "/result", Payload: slices.Clone(payload), QoS: 1})
 	}}
 	return r, f, func() []string {
 		mu.Lock()
