@@ -6,9 +6,11 @@ import (
 	"strings"
 	"time"
 
+	"sluice/localbroker/board"
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/state"
 	"sluice/localbroker/wire"
+	"sluice/mapping"
 )
 
 // admit finds or makes the session of a CONNECT, ends the connection that has
@@ -227,6 +229,7 @@ func (b *Broker) leave(c *conn) {
 func (b *Broker) detach(s *session, c *conn) {
 	s.setConn(nil)
 	s.out.Detach(c)
+	b.passOn(s)
 	expiry := s.expiry
 	if c.hasNewExpiry {
 		expiry = b.sessionExpiry(c.newExpiry)
@@ -239,6 +242,32 @@ func (b *Broker) detach(s *session, c *conn) {
 	}
 	if c.will != nil && !b.stopping.Load() { // a will says that a client has gone, not the broker
 		b.leaveWill(s, c.will, 0)
+	}
+}
+
+// passOn gives others of its shared groups what the client of a volatile session
+// has not acknowledged. s.life is held.
+func (b *Broker) passOn(s *session) {
+	orphans := s.out.TakeOrphans()
+	if len(orphans) == 0 || b.stopping.Load() {
+		return
+	}
+	var batch board.Batch
+	defer batch.Flush()
+	for _, o := range orphans {
+		stored, rec := b.board.PassOn(&batch, o, b.moment())
+		if stored == nil {
+			continue
+		}
+		j := job{queued: []mapping.Record{rec}, done: func(err error) {
+			if err != nil {
+				b.count.lost.Add(1)
+			}
+			stored.Look()
+		}}
+		if b.committer.put(j) != nil {
+			return // the broker stops
+		}
 	}
 }
 

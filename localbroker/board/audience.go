@@ -1,6 +1,8 @@
 package board
 
 import (
+	"slices"
+
 	"sluice/localbroker/births"
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/topics"
@@ -12,6 +14,7 @@ import (
 type target struct {
 	session *outbound.Session
 	want    outbound.Want
+	group   string // filter of its shared subscription; "" direct
 }
 
 // audience is who gets a topic.
@@ -32,7 +35,7 @@ func (t *target) how(m *wire.Message, newest bool) outbound.How {
 	return outbound.How{
 		QoS:    min(m.QoS, t.want.QoS),
 		Retain: m.Retain && t.want.RetainAsPublished, // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-		IDs:    t.want.IDs, Newest: newest,
+		IDs:    t.want.IDs, Newest: newest, Group: t.group,
 	}
 }
 
@@ -83,7 +86,7 @@ func (b *Board) target(hit topics.Hit[*outbound.Session], topic string) (t targe
 	// Births that are offered are retained ones for everybody
 	// [tck-id-conformance-mqtt-aware-nbirth-mqtt-retain].
 	asPublished := hit.RetainAsPublished || births.Offered(topic)
-	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}}, true
+	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}, hit.Group}, true
 }
 
 // deliver sends m to everybody in the audience. newest: its topic has a
@@ -172,6 +175,34 @@ func (b *Board) pick(members []target, m *wire.Message) *target {
 		return connected
 	}
 	return away
+}
+
+// PassOn sends a message that a member of a shared group has left behind to
+// another one. If that is a stored session, which gets nothing at QoS 1 and 2
+// but from the session log, it returns the session and the record for it.
+func (b *Board) PassOn(bt *Batch, o outbound.Orphan, at outbound.Moment) (stored *outbound.Session, rec mapping.Record) {
+	m := o.Message
+	if m.Expired(at.Now) {
+		return nil, rec
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	groups := b.audienceOf(b.enter(m.Topic)).shared
+	i := slices.IndexFunc(groups, func(members []target) bool { return members[0].group == o.Group })
+	if i < 0 {
+		return nil, rec // nobody is left
+	}
+	t := b.pick(groups[i], m)
+	if t == nil {
+		return nil, rec
+	}
+	how := t.how(m, false)
+	if how.QoS > 0 && t.session.Stored() {
+		return t.session, outbound.EncodeQueued(m, &outbound.Addressed{ClientID: t.session.ID(), How: how}, at)
+	}
+	bt.parcel.Load(m, true)
+	bt.send(t.session, how)
+	return nil, rec
 }
 
 // Plan is what was decided of messages before they are published. The zero

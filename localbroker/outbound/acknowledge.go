@@ -39,6 +39,7 @@ func (s *Session) acknowledge(kind byte, id uint16, reason byte) *wire.Refusal {
 		if f.qos != 1 {
 			return &wire.Refusal{Cause: wire.RefusedMalformed, Code: wire.CodeProtocol, What: "PUBACK for a message at QoS 2"}
 		}
+		delete(s.lent, f.seq)
 		s.window.finish(f)
 	case wire.TypePubrec:
 		if f == nil {

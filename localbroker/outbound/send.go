@@ -27,6 +27,9 @@ type How struct {
 	Newest bool
 	// Now says to send at once or not at all.
 	Now bool
+	// Group is the filter of the shared subscription that the client was chosen
+	// from; "" none.
+	Group string
 }
 
 // Outcome is what became of a message.
@@ -118,6 +121,9 @@ func (s *Session) sendCounted(p *Parcel, how How) Outcome {
 		err := s.queuePacket(packet)
 		if err == nil {
 			s.window.add(s.next, how.QoS, phaseSent)
+			if how.Group != "" && how.QoS == 1 {
+				s.lend(p.Owned(), how)
+			}
 			s.next++
 			if alias {
 				s.aliases.told(p.m.Topic)
@@ -312,6 +318,7 @@ func (s *Session) sendQueued(q *queued, buf *[]byte, now time.Time) bool {
 		return false
 	}
 	s.window.add(s.next, q.how.QoS, phaseSent)
+	s.lend(q.m, q.how)
 	s.next++
 	if alias {
 		s.aliases.told(q.m.Topic)

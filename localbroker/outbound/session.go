@@ -106,7 +106,9 @@ type Session struct {
 	ended   bool
 	figures Stats
 
-	next        uint64 // volatile: number of the next message
+	next        uint64            // volatile: number of the next message
+	lent        map[uint64]Orphan // volatile: QoS 1 on its way as a member of a shared group, by seq
+	orphans     []Orphan          // of the last connection, for TakeOrphans
 	queue       []queued
 	queuedBytes int
 	missed      map[string]struct{} // retained topics
@@ -191,6 +193,7 @@ func (s *Session) Detach(link Link) {
 	s.link = nil
 	s.owed, s.missed = nil, nil
 	if s.store == nil {
+		s.abandon()
 		s.window, s.queue, s.queuedBytes = window{}, nil, 0
 	}
 	wait := s.stopDrain()

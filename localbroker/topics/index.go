@@ -41,6 +41,7 @@ type Hit[S comparable] struct {
 	NoLocal           bool     // all of them want no own messages
 	RetainAsPublished bool     // one of them wants the flag
 	IDs               []uint32 // of all, ascending [MQTT-3.3.4-3] [MQTT-3.3.4-5]; not to be changed
+	Group             string   // filter of the shared subscription, as asked for; "" direct
 }
 
 // Matched is the audience of a topic.
@@ -100,10 +101,12 @@ func (n *node[S]) enter(who S, group string, sub Subscription) {
 	}
 	// A slice that was given out is never changed.
 	members := slices.Clone(n.shared[group])
+	hit := newHit(who, sub)
+	hit.Group = sub.Filter
 	if i := member(members, who); i >= 0 {
-		members[i] = newHit(who, sub)
+		members[i] = hit
 	} else {
-		members = append(members, newHit(who, sub))
+		members = append(members, hit)
 	}
 	n.shared[group] = members
 }
