@@ -7,5 +7,6 @@
 // over net.Pipe to a broker of its own, which makes days of outages cheap and
 // lets the clock of the machine be wrong. The other runs the program as a child
 // process between the simulator and Mosquitto behind a proxy that cuts
-// connections, and kills it.
+// connections, and kills it. As an edge node of Sparkplug the program has a rig
+// and a judge of its own: a strict host that reads through Eclipse Tahu.
 package e2e

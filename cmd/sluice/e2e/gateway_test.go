@@ -124,10 +124,18 @@ func (g *gateway) get(path string, into any) error {
 
 // shownValue is one entry of /api/v1/values.
 type shownValue struct {
-	Device  string      `json:"device"`
-	Point   string      `json:"point"`
-	Value   json.Number `json:"value"`
-	Quality string      `json:"quality"`
+	Device  string  `json:"device"`
+	Point   string  `json:"point"`
+	Value   rawJSON `json:"value"`
+	Quality string  `json:"quality"`
+}
+
+// rawJSON is a value as it is written.
+type rawJSON string
+
+func (r *rawJSON) UnmarshalJSON(text []byte) error {
+	*r = rawJSON(text)
+	return nil
 }
 
 // gatewayStatus is what is used of /api/v1/status.

@@ -11,6 +11,7 @@ import (
 	"os/user"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -20,6 +21,13 @@ import (
 // mosquitto runs the broker until the test ends and returns where it listens. more
 // are lines of its configuration. Mosquitto must be installed.
 func mosquitto(t *testing.T, more ...string) string {
+	t.Helper()
+	address, _ := startMosquitto(t, more...)
+	return address
+}
+
+// startMosquitto is mosquitto with what ends the broker with SIGKILL before.
+func startMosquitto(t *testing.T, more ...string) (listens string, kill func()) {
 	t.Helper()
 	address, file := mosquittoConfig(t, more...)
 	cmd := exec.Command("mosquitto", "-c", file)
@@ -44,11 +52,12 @@ func mosquitto(t *testing.T, more ...string) string {
 		}
 		running <- log.String()
 	}()
-	t.Cleanup(func() {
+	kill = sync.OnceFunc(func() {
 		_ = cmd.Process.Kill()
 		<-read
 		_ = cmd.Wait() // reports the kill
 	})
+	t.Cleanup(kill)
 	select {
 	case log := <-running:
 		if log != "" {
@@ -57,7 +66,7 @@ func mosquitto(t *testing.T, more ...string) string {
 	case <-time.After(10 * time.Second):
 		t.Fatal("mosquitto does not come up")
 	}
-	return address
+	return address, kill
 }
 
 // mosquittoConfig writes the configuration of a broker that bounds nothing, and

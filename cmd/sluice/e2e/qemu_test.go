@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -104,11 +103,11 @@ func (r *rig) showsReadings(n int) bool {
 		if v.Quality != "good" {
 			return false
 		}
-		if want, ok := shown[v.Point]; ok && v.Value.String() != want {
+		if want, ok := shown[v.Point]; ok && string(v.Value) != want {
 			r.Fatalf("%s is %s, want %s", v.Point, v.Value, want)
 		}
 		if v.Point == "reads" {
-			polls, err := strconv.Atoi(strings.TrimSpace(v.Value.String()))
+			polls, err := strconv.Atoi(string(v.Value))
 			enough = err == nil && polls >= n
 		}
 	}

@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -166,7 +165,7 @@ func (r *rig) settle() {
 			return false
 		}
 		for device, n := range last {
-			if !slices.Contains(values, shownValue{device, "reads", json.Number(strconv.FormatUint(n, 10)), "good"}) {
+			if !slices.Contains(values, shownValue{device, "reads", rawJSON(strconv.FormatUint(n, 10)), "good"}) {
 				return false
 			}
 		}
