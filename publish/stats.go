@@ -61,6 +61,9 @@ type Stats struct {
 	Unsent    uint64 `json:"unsent"`     // messages that cannot be sent at all (too large, bad topic)
 	StrayAcks uint64 `json:"stray_acks"` // acknowledgements of nothing we sent
 
+	// Held is how many records the server has and the log is not told of: see
+	// Options.Hold. They count in Backlog, and not in its ETA.
+	Held          uint64 `json:"held"`
 	InFlight      int    `json:"in_flight"`
 	InFlightBytes int    `json:"in_flight_bytes"`
 	BytesOut      uint64 `json:"bytes_out"` // MQTT packets, without TLS and TCP
@@ -143,8 +146,10 @@ func (u *Upstream) Stats() Stats {
 		s.Backlog.Records, s.Backlog.Bytes, s.Backlog.Oldest = u.pending()
 	}
 	s.Backlog.Rate = rate
+	all, sent := u.held.size()
+	s.Held = sent
 	if rate > 0 {
-		s.Backlog.ETA = time.Duration(float64(s.Backlog.Records) / rate * float64(time.Second))
+		s.Backlog.ETA = time.Duration(float64(s.Backlog.Records-min(all, s.Backlog.Records)) / rate * float64(time.Second))
 	}
 	return s
 }

@@ -290,7 +290,7 @@ func (u *Upstream) depart(i int, o *outcome) {
 	c.left++
 	c.notBefore = time.Now().Add(wait - time.Duration(rand.Int64N(int64(wait/2)+1)))
 	o.next = (i + 1) % len(u.servers)
-	u.setState(StateWaiting, "left "+c.String()+" as the session wants it; trying "+u.servers[o.next].String(), u.servers[o.next].notBefore)
+	u.setState(StateWaiting, "left "+c.String()+": the primary host is not online there, or a host asked for the next server; trying "+u.servers[o.next].String(), u.servers[o.next].notBefore)
 }
 
 // suspect looks for causes that no single connection shows.

@@ -38,7 +38,7 @@ func (n *Node) Denied(filter string) error {
 	case n.nbirth:
 		n.echo = echo{over: true} // nobody can tell
 	default:
-		n.stats.Hint = "the server does not let us read " + filter + ": hosts cannot ask for births or send commands"
+		n.stats.Hint = "the server does not let us read " + filter + ": hosts cannot ask for births or send commands; give this client the right to read it"
 	}
 	n.once("denied "+filter, "a subscription was refused by the server", "filter", filter)
 	return nil

@@ -38,14 +38,16 @@ func (n *Node) receiveState(payload []byte) {
 	now, ok := parseState(payload, n.cfg.LegacyState)
 	switch {
 	case !ok:
-		n.stats.Hint = "a STATE message of the primary host cannot be read"
-		if !n.cfg.LegacyState && (string(payload) == "ONLINE" || string(payload) == "OFFLINE") {
-			n.stats.Hint += ": it is one of Sparkplug 2.2"
+		n.stats.Hint = "what stands on " + n.stateTopic() + ` cannot be read: a host of Sparkplug 3.0 writes {"online":true,"timestamp":1234}; does another client publish there?`
+		if n.cfg.LegacyState {
+			n.stats.Hint = "what stands on " + n.stateTopic() + " is neither ONLINE nor OFFLINE: does another client publish there?"
+		} else if _, old := parseState(payload, true); old {
+			n.stats.Hint = "the primary host tells its state as in Sparkplug 2.2: set legacy_state: true, or turn 3.0 on in the host"
 		}
 		n.once("state", "the state of the primary host cannot be read", "host", n.cfg.PrimaryHost, "payload", string(payload[:min(len(payload), 100)]))
 		return
 	case before.known && now.at < before.at:
-		n.stats.Hint = "a STATE message of the primary host was ignored, as it is older than the one before"
+		n.stats.Hint = "a STATE message of the primary host was ignored, as it is older than the one before: is the clock of the host right, and is there only one with this id?"
 		return
 	}
 	if now.gone = before.gone; !now.online {

@@ -43,6 +43,9 @@ func (n *Node) Stats() Stats {
 		s.Hint = fmt.Sprintf("this server has told nothing of the primary host yet: does it use this id, and may we read %s?", n.stateTopic())
 	default:
 		s.State = "waiting for the primary host " + n.cfg.PrimaryHost
+		if s.Hint == "" {
+			s.Hint = fmt.Sprintf("the primary host %s is offline, so nothing is sent and all samples wait in the log: start it, or see what stands on %s", n.cfg.PrimaryHost, n.stateTopic())
+		}
 	}
 	return s
 }

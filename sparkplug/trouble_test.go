@@ -424,14 +424,33 @@ func TestNodeStateInWords(t *testing.T) {
 	r.connect("a", "")
 	says("waiting for the primary host scada", "may we read STATE/scada?")
 	r.node.Receive("STATE/scada", []byte("{}"), true, r.now)
-	says("waiting for the primary host scada", "cannot be read")
+	says("waiting for the primary host scada", "neither ONLINE nor OFFLINE: does another client publish there?")
 	r.node.Receive("STATE/scada", []byte("OFFLINE"), true, r.now)
-	says("waiting for the primary host scada", "")
+	says("waiting for the primary host scada", "is offline, so nothing is sent and all samples wait in the log: start it")
 	r.node.Receive("STATE/scada", []byte("ONLINE"), true, r.now)
 	says("about to be born", "")
 	r.pump()
 	says("born", "")
 	r.fit()
+}
+
+// A STATE that is not what it should be: what it is, and what mends it.
+func TestNodeSaysWhatStateShouldBe(t *testing.T) {
+	for text, hint := range map[string]string{
+		"ONLINE":                        "set legacy_state: true",
+		" OFFLINE\n":                    "set legacy_state: true",
+		"on":                            `{"online":true,"timestamp":1234}; does another client publish there?`,
+		`{"online":true}`:               `what stands on spBv1.0/STATE/scada cannot be read`,
+		`{"online":true,"timestamp":7}`: "is the clock of the host right",
+	} {
+		r := newRig(t, func(c *Config) { c.PrimaryHost = "scada" })
+		r.connect("a", `{"online":false,"timestamp":8}`)
+		r.hostState(text)
+		if s := r.node.Stats(); !strings.Contains(s.Hint, hint) || r.kinds() != "" {
+			t.Errorf("%s: %q, %s", text, s.Hint, r.kinds())
+		}
+		r.fit()
+	}
 }
 
 func TestConfigRanges(t *testing.T) {

@@ -51,6 +51,9 @@ func (s *status) attention(wait time.Duration) []string {
 		if n := u.Sparkplug; n != nil && n.ScanRate > 0 {
 			say("upstream %s: a host has its devices polled every %v instead of as the site file says; Node Control/Scan Rate 0 or a restart ends that", u.Name, n.ScanRate)
 		}
+		if n := u.Sparkplug; n != nil && n.Undeclared > 0 {
+			say("upstream %s: %d stored samples were left out, as their points now have another type, or a name that differs in the case of letters: give points that change a new name", u.Name, n.Undeclared)
+		}
 		if u.Unsent > 0 {
 			say("upstream %s: %d messages cannot be sent at all; the log of the program shows the first", u.Name, u.Unsent)
 		}

@@ -12,6 +12,7 @@ import (
 	"sluice/publish"
 	"sluice/sources/modbus"
 	"sluice/sources/modbus/link"
+	"sluice/sparkplug"
 )
 
 // TestStatusAnswersWhyThereIsNoData: each cause gives one sentence with the
@@ -68,8 +69,18 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"9 connections were ended by a fault": func(s *status) { s.Broker.Panics = 9 },
 		"cloud is not connected":              func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
 		"cloud: another client":               func(s *status) { s.Upstreams[0].Hint = "another client" },
-		"cloud: 3 messages":                   func(s *status) { s.Upstreams[0].Unsent = 3 },
-		"cloud: 4 records":                    func(s *status) { s.Upstreams[0].Lost = 4 },
+		"cloud: the primary host scada is offline": func(s *status) {
+			s.Upstreams[0].Sparkplug = &sparkplug.Stats{Hint: "the primary host scada is offline"}
+		},
+		"cloud: 5 stored samples were left out, as their points now have another type, or a name that differs in the case of letters: give points that change a new name": func(s *status) {
+			s.Upstreams[0].Sparkplug = &sparkplug.Stats{Undeclared: 5}
+		},
+		"cloud is not connected: left mqtt://a": func(s *status) { // what the edge node thought then is not repeated
+			s.Upstreams[0].State, s.Upstreams[0].Text = publish.StateWaiting, "left mqtt://a"
+			s.Upstreams[0].Sparkplug = &sparkplug.Stats{Hint: "the primary host scada is offline"}
+		},
+		"cloud: 3 messages": func(s *status) { s.Upstreams[0].Unsent = 3 },
+		"cloud: 4 records":  func(s *status) { s.Upstreams[0].Lost = 4 },
 		"7 records wait for it, kept until 7 days after": func(s *status) {
 			s.Former = []formerStatus{newFormerStatus("old", time.Time{}, spool.Pending{Records: 7}, &spool.Config{})}
 		},

@@ -128,6 +128,8 @@ type upstreamForecast struct {
 	Commands string  `json:"commands,omitempty"`  // filters on which it takes commands
 	Messages float64 `json:"messages_per_second"` // at most: reports on change make it less
 	PerDay   float64 `json:"bytes_per_day"`       // about
+	// PrimaryHost is the host without which an edge node sends nothing.
+	PrimaryHost string `json:"primary_host,omitempty"`
 	// HostsMay is what Sparkplug hosts may do besides reading, in words.
 	HostsMay []string `json:"hosts_may,omitempty"`
 }
@@ -202,7 +204,7 @@ func (s *site) forecast() *forecast {
 		if cfg.IsSparkplug() {
 			group, node := s.edgeNode(&cfg)
 			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytes(cfg.Sparkplug.Compress, samples, polls)+polls*(packetBytes+40)
-			u.HostsMay = hostsMay(cfg.Sparkplug)
+			u.HostsMay, u.PrimaryHost = hostsMay(cfg.Sparkplug), cfg.Sparkplug.PrimaryHost
 		}
 		u.PerDay = bytes * 86400
 		f.Upstreams = append(f.Upstreams, u)

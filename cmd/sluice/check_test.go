@@ -102,3 +102,27 @@ func TestForecastOfCompression(t *testing.T) {
 		t.Error("no forecast for a site without points")
 	}
 }
+
+// TestForecastOfAnEdgeNode: check says where an upstream of Sparkplug publishes, in
+// which order, for whom, and what hosts may do.
+func TestForecastOfAnEdgeNode(t *testing.T) {
+	for keys, want := range map[string]string{
+		"": `
+upstream cloud at 127.0.0.1:1: sparkplug to spBv1.0/plant/+/s-gw/#, in-order
+  at most 10 messages/s, about 58.8 MB/day
+  without a primary_host: what goes out while no host listens is lost for all of them
+`,
+		", order: live-first, sparkplug: { group: works, node: gw 1, primary_host: scada, writes: true }": `
+upstream cloud at 127.0.0.1:1: sparkplug to spBv1.0/works/+/gw 1/#, live-first
+  at most 10 messages/s, about 58.8 MB/day
+  sends only while the primary host scada is online
+  hosts may write to the points that may be written
+`,
+	} {
+		text := strings.Replace(siteText("127.0.0.1:1", "127.0.0.1:1", ""), "name: cloud,", "name: cloud, payload: sparkplug"+keys+",", 1)
+		out, errs, code := sluice(t.Context(), "check", siteOf(t, strings.Replace(text, "site: plant", "site: plant\ngateway: s-gw", 1)))
+		if code != exitOK || !strings.Contains(out, want) {
+			t.Errorf("%d, want %s in\n%s%s", code, want, out, errs)
+		}
+	}
+}

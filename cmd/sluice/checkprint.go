@@ -65,6 +65,12 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 		u := &f.Upstreams[i]
 		fmt.Fprintf(b, "\nupstream %s at %s: %s to %s, %s\n  at most %s messages/s, about %s/day\n", u.Name, u.Server, u.Payload,
 			u.Topic, u.Order, digits(u.Messages), size(u.PerDay))
+		switch {
+		case u.PrimaryHost != "":
+			fmt.Fprintf(b, "  sends only while the primary host %s is online\n", u.PrimaryHost)
+		case u.Payload == "sparkplug":
+			b.WriteString("  without a primary_host: what goes out while no host listens is lost for all of them\n")
+		}
 		if len(u.HostsMay) > 0 {
 			fmt.Fprintf(b, "  hosts may %s\n", strings.Join(u.HostsMay, ", "))
 		}

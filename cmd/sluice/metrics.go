@@ -106,7 +106,8 @@ func (s *upstreamStatus) metrics(m *dashboard.Metrics) {
 	m.Counter("sluice_upstream_sent_bytes_total", "Bytes of MQTT packets sent.", float64(s.BytesOut), upstream)
 	m.Gauge("sluice_upstream_in_flight", "Messages under way.", float64(s.InFlight), upstream)
 	m.Gauge("sluice_upstream_latency_seconds", "Smoothed time from sending to acknowledgement of live data.", s.Latency.Seconds(), upstream)
-	m.Gauge("sluice_upstream_backlog_records", "Records that wait.", float64(s.Backlog.Records), upstream)
+	m.Gauge("sluice_upstream_held_records", "Records that are sent and wait until the primary host was online for long enough.", float64(s.Held), upstream)
+	m.Gauge("sluice_upstream_backlog_records", "Records that wait, also those that are held.", float64(s.Backlog.Records), upstream)
 	m.Gauge("sluice_upstream_backlog_bytes", "About how many bytes wait.", float64(s.Backlog.Bytes), upstream)
 	m.Gauge("sluice_upstream_drain_seconds", "How long the backlog takes at the present rate.", s.Backlog.ETA.Seconds(), upstream)
 	if c := s.Commands; c != nil {
@@ -120,6 +121,8 @@ func (s *upstreamStatus) metrics(m *dashboard.Metrics) {
 		m.Counter("sluice_sparkplug_commands_total", "Metrics in commands of hosts.", float64(n.Commands), upstream)
 		m.Counter("sluice_sparkplug_commands_refused_total", "Of these, refused by the edge node.", float64(n.Refused), upstream)
 		m.Gauge("sluice_sparkplug_scan_rate_seconds", "Interval of polls that a host has set; 0: none has.", n.ScanRate.Seconds(), upstream)
+		m.Counter("sluice_sparkplug_undeclared_total", "Stored samples that fit no metric any more.", float64(n.Undeclared), upstream)
+		m.Counter("sluice_sparkplug_dead_total", "Samples without a value, of devices that hosts know as dead.", float64(n.Dead), upstream)
 		m.Gauge("sluice_sparkplug_birth_bytes", "Size of the largest birth.", float64(n.BirthBytes), upstream)
 	}
 	if !s.Backlog.Oldest.IsZero() {
