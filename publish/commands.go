@@ -49,6 +49,9 @@ func (c *Config) CommandTemplates(data string) (set, result string, rest bool) {
 
 // validateCommands checks that nobody can slip in a command, and no old one.
 func (c *Config) validateCommands(p *problems) {
+	if c.Payload == payloadSparkplug && c.Sparkplug != nil && c.Sparkplug.Writes {
+		c.validateWay(p, "sparkplug.writes")
+	}
 	if c.Commands == nil {
 		return
 	}
@@ -61,15 +64,22 @@ func (c *Config) validateCommands(p *problems) {
 	}
 	set, result, _ := c.CommandTemplates(mapping.DefaultTopic)
 	checkTopic(p, "commands.topic", set)
-	checkTopic(p, "commands.result", result)
+	if c.Commands.Result != "" { // or what is wrong is wrong with topic
+		checkTopic(p, "commands.result", result)
+	}
 	if set == result {
 		p.add("commands.result", "commands and answers have the same topic", "remove result")
 	}
+	c.validateWay(p, "commands")
+}
+
+// validateWay warns where anybody could give commands; field allows them.
+func (c *Config) validateWay(p *problems, field string) {
 	if list, err := c.servers(); err == nil && slices.ContainsFunc(list, func(s server) bool { return !s.tls() }) {
-		p.warn("commands", "commands come without TLS: whoever is on the way can write to devices", "use mqtts:// or add tls: {}")
+		p.warn(field, "commands come without TLS: whoever is on the way can write to devices", "use mqtts:// or add tls: {}")
 	}
 	if c.User == "" && (c.TLS == nil || c.TLS.Cert == "") {
-		p.warn("commands", "commands come over an upstream without a login: who may give them?", "add user and password_file, or tls.cert and tls.key")
+		p.warn(field, "commands come over an upstream without a login: who may give them?", "add user and password_file, or tls.cert and tls.key")
 	}
 }
 
@@ -214,6 +224,9 @@ func (u *Upstream) subscribe(ctx context.Context, c *conn) {
 
 // granted notes the return codes of SUBACK, one for each filter.
 func (u *Upstream) granted(codes []byte) {
+	u.inbox.mu.Lock()
+	u.inbox.hungUp = 0
+	u.inbox.mu.Unlock()
 	var refused []string
 	for i, filter := range u.inbox.Filters {
 		if i >= len(codes) || codes[i] > 2 {
@@ -225,7 +238,7 @@ func (u *Upstream) granted(codes []byte) {
 		return
 	}
 	u.inbox.mu.Lock()
-	u.inbox.state.Subscribed, u.inbox.state.Trouble, u.inbox.hungUp = true, "", 0
+	u.inbox.state.Subscribed, u.inbox.state.Trouble = true, ""
 	u.inbox.mu.Unlock()
 }
 

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"sluice/configs"
+	"sluice/sparkplug"
 )
 
 func TestValidate(t *testing.T) {
@@ -55,24 +56,25 @@ func TestValidate(t *testing.T) {
 			c.Commands, c.TLS, c.Servers = new(Commands), &TLS{Cert: "c", Key: "k"}, []string{"mqtts://a", "mqtt://b"}
 		},
 			"commands", "without TLS"},
-		"commands of a stored session": {func(c *Config) { c.Commands, c.User, c.Clean = new(Commands), "u", false }, "clean", "old commands"},
-		"commands and Sparkplug":       {func(c *Config) { c.Commands, c.Payload = new(Commands), "sparkplug" }, "commands", "DCMD"},
-		"command topic":                {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/+"}, "u" }, "commands.topic", "wildcard"},
-		"answers on the command topic": {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/{point}", Result: "a/{point}"}, "u" }, "commands.result", "same topic"},
-		"payload":                      {func(c *Config) { c.Payload = "xml" }, "payload", "json-device"},
-		"old values without time":      {func(c *Config) { c.Payload, c.Order = "value", "live-first" }, "order", "in-order"},
-		"drain":                        {func(c *Config) { c.Drain = "fast" }, "drain", "1500/s"},
-		"ack_timeout < keepalive":      {func(c *Config) { c.AckTimeout = 20 * time.Second }, "ack_timeout", "keepalive"},
-		"keepalive in ms":              {func(c *Config) { c.Keepalive = 30500 * time.Millisecond }, "keepalive", "whole"},
-		"window":                       {func(c *Config) { c.Window = 0 }, "window", "10000"},
-		"shared device topic":          {func(c *Config) { c.Status.DeviceTopic = "{site}/devices" }, "status.device_topic", "{device}"},
-		"wildcard in will":             {func(c *Config) { c.Status.Topic = "{site}/#" }, "status.topic", "wildcard"},
-		"point in json-device":         {func(c *Config) { c.Payload, c.Topic = "json-device", "{site}/{point}" }, "topic", "many points"},
-		"unknown token":                {func(c *Config) { c.Topic = "{sit}/x" }, "topic", "{site}"},
-		"device in drop topic":         {func(c *Config) { c.DropTopic = "{device}/dropped" }, "drop_topic", "no meaning"},
-		"same words":                   {func(c *Config) { c.Status.Online = "offline" }, "status.online", "different"},
-		"glob":                         {func(c *Config) { c.Filter.Include = []string{"meter/+"} }, "filter.include[0]", "pattern"},
-		"backoff":                      {func(c *Config) { c.Backoff.Max = time.Millisecond }, "backoff.max", "use"},
+		"commands of a stored session":  {func(c *Config) { c.Commands, c.User, c.Clean = new(Commands), "u", false }, "clean", "old commands"},
+		"commands and Sparkplug":        {func(c *Config) { c.Commands, c.Payload = new(Commands), "sparkplug" }, "commands", "DCMD"},
+		"writes of hosts without login": {func(c *Config) { c.Payload, c.Sparkplug = "sparkplug", &sparkplug.Config{Writes: true} }, "sparkplug.writes", "without a login"},
+		"command topic":                 {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/+"}, "u" }, "commands.topic", "wildcard"},
+		"answers on the command topic":  {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/{point}", Result: "a/{point}"}, "u" }, "commands.result", "same topic"},
+		"payload":                       {func(c *Config) { c.Payload = "xml" }, "payload", "json-device"},
+		"old values without time":       {func(c *Config) { c.Payload, c.Order = "value", "live-first" }, "order", "in-order"},
+		"drain":                         {func(c *Config) { c.Drain = "fast" }, "drain", "1500/s"},
+		"ack_timeout < keepalive":       {func(c *Config) { c.AckTimeout = 20 * time.Second }, "ack_timeout", "keepalive"},
+		"keepalive in ms":               {func(c *Config) { c.Keepalive = 30500 * time.Millisecond }, "keepalive", "whole"},
+		"window":                        {func(c *Config) { c.Window = 0 }, "window", "10000"},
+		"shared device topic":           {func(c *Config) { c.Status.DeviceTopic = "{site}/devices" }, "status.device_topic", "{device}"},
+		"wildcard in will":              {func(c *Config) { c.Status.Topic = "{site}/#" }, "status.topic", "wildcard"},
+		"point in json-device":          {func(c *Config) { c.Payload, c.Topic = "json-device", "{site}/{point}" }, "topic", "many points"},
+		"unknown token":                 {func(c *Config) { c.Topic = "{sit}/x" }, "topic", "{site}"},
+		"device in drop topic":          {func(c *Config) { c.DropTopic = "{device}/dropped" }, "drop_topic", "no meaning"},
+		"same words":                    {func(c *Config) { c.Status.Online = "offline" }, "status.online", "different"},
+		"glob":                          {func(c *Config) { c.Filter.Include = []string{"meter/+"} }, "filter.include[0]", "pattern"},
+		"backoff":                       {func(c *Config) { c.Backoff.Max = time.Millisecond }, "backoff.max", "use"},
 	}
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {

@@ -120,14 +120,14 @@ type readForecast struct {
 }
 
 type upstreamForecast struct {
-	Name     string  `json:"name"`
-	Server   string  `json:"server"`
-	Payload  string  `json:"payload"`
-	Topic    string  `json:"topic"`
-	Order    string  `json:"order"`
-	Commands string  `json:"commands,omitempty"`  // filters on which it takes commands
-	Messages float64 `json:"messages_per_second"` // at most: reports on change make it less
-	PerDay   float64 `json:"bytes_per_day"`       // about
+	Name     string   `json:"name"`
+	Server   string   `json:"server"`
+	Payload  string   `json:"payload"`
+	Topic    string   `json:"topic"`
+	Order    string   `json:"order"`
+	Commands []string `json:"commands,omitempty"`  // filters on which it takes commands
+	Messages float64  `json:"messages_per_second"` // at most: reports on change make it less
+	PerDay   float64  `json:"bytes_per_day"`       // about
 	// PrimaryHost is the host without which an edge node sends nothing.
 	PrimaryHost string `json:"primary_host,omitempty"`
 	// HostsMay is what Sparkplug hosts may do besides reading, in words.

@@ -74,8 +74,8 @@ func (f *forecast) print(b *bytes.Buffer, brief bool) {
 		if len(u.HostsMay) > 0 {
 			fmt.Fprintf(b, "  hosts may %s\n", strings.Join(u.HostsMay, ", "))
 		}
-		if u.Commands != "" {
-			fmt.Fprintf(b, "  takes commands on %s\n", u.Commands)
+		if len(u.Commands) > 0 {
+			fmt.Fprintf(b, "  takes commands on %s\n", strings.Join(u.Commands, " "))
 		}
 	}
 	f.Buffer.print(b)

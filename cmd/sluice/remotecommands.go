@@ -1,9 +1,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"sluice/configs"
 	"sluice/localbroker/topics"
@@ -75,11 +75,20 @@ func (s *site) commandProblems(doc *configs.Document, index int) []configs.Probl
 	if cfg.Commands == nil || cfg.IsSparkplug() {
 		return nil
 	}
+	set, result, _ := cfg.CommandTemplates(cfg.Effective().Topic)
+	for _, template := range []string{set, result} {
+		if _, err := mapping.ParseTopic(template); err != nil {
+			return nil // reported where it stands
+		}
+	}
 	at := doc.Position(configs.Join(configs.Index("upstreams", index), "commands"))
 	r, err := s.routes(cfg)
 	switch {
 	case err != nil:
-		problem := configs.Problem{Code: mapping.CodeTopic, Message: err.Error(), Fix: "set commands: { topic: ..., result: ... }"}
+		problem := configs.Problem{Code: mapping.CodeTopic, Message: "commands: " + err.Error(), Fix: "set commands: { topic: ..., result: ... }"}
+		if wrong := (*mapping.TopicError)(nil); errors.As(err, &wrong) && wrong.Fix != "" {
+			problem.Fix = wrong.Fix
+		}
 		return []configs.Problem{doc.Problem(at, problem)}
 	case r == nil:
 		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
@@ -191,9 +200,9 @@ func (s *site) origins(p *mapping.Point) []string {
 
 // commandTopics returns the filters on which an upstream takes commands, for
 // `check`.
-func (s *site) commandTopics(cfg *publish.Config) string {
+func (s *site) commandTopics(cfg *publish.Config) []string {
 	if r, err := s.routes(cfg); err == nil && r != nil {
-		return strings.Join(r.Filters(), " ")
+		return r.Filters()
 	}
-	return ""
+	return nil
 }

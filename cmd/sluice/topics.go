@@ -42,8 +42,11 @@ func (s *site) topicProblems(doc *configs.Document) []configs.Problem {
 			problems = append(problems, s.sparkplugProblems(doc, i)...)
 			continue
 		}
-		problems = append(problems, s.commandProblems(doc, i)...)
+		before := len(problems)
 		judge(configs.Join(at, "topic"), cfg.Topic, cfg.Payload == mapping.PayloadJSONDevice.String(), cfg.Filter.Passes)
+		if len(problems) == before { // or its command topics are wrong for the same reason
+			problems = append(problems, s.commandProblems(doc, i)...)
+		}
 		if most := s.Broker.Limits.PacketSize; s.Broker.Enabled && len(s.Broker.LAN) > 0 && !cfg.Filter.NoMessages && most > cfg.MaxMessage {
 			problems = append(problems, doc.Problem(doc.Position(configs.Join(at, "max_message")), configs.Problem{Code: configs.CodeSetting, Warning: true,
 				Message: fmt.Sprintf("LAN clients may send %v in one message, and this upstream leaves out what is larger than %v", most, cfg.MaxMessage),
