@@ -85,6 +85,9 @@ func (d *decoder) scalar(n *yaml.Node, path string, v reflect.Value) {
 		failure = &ValueError{failure.Code, quoteKey(path) + " takes " + wanted(v), ""}
 	}
 	if failure != nil {
+		if failure.Code == CodeNumber && failure.Fix == "" {
+			failure.Fix = "write a number, such as 10"
+		}
 		d.reportNode(path, n, failure.Code, failure.Message, failure.Fix)
 	}
 }
@@ -101,6 +104,7 @@ var (
 	zeroInt    = regexp.MustCompile(`^[+-]?0[0-9]+$`)
 	plainFloat = regexp.MustCompile(`^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?$`)
 	commaFloat = regexp.MustCompile(`^[+-]?[0-9]+,[0-9]+$`)
+	withUnit   = regexp.MustCompile(`^([+-]?[0-9]+([.][0-9]+)?) ?[^0-9., ]`)
 	grouped    = regexp.MustCompile(`^[+-]?[0-9][0-9_' ]*[0-9]([.][0-9]+)?$`)
 )
 
@@ -160,9 +164,11 @@ func notNumber(s string, whole bool) *ValueError {
 	case strings.ContainsAny(s, "_' ") && grouped.MatchString(s):
 		e.Fix = "write it without separators: " + strings.NewReplacer("_", "", "'", "", " ", "").Replace(s)
 	case whole && plainFloat.MatchString(s):
-		e.Message = s + " is not a whole number"
+		e.Message, e.Fix = s+" is not a whole number", "write a number without decimals"
 	case strings.HasPrefix(s, "0o"), strings.HasPrefix(s, "0b"):
 		e.Fix = "write it in decimal or as 0x in hexadecimal"
+	case withUnit.MatchString(s):
+		e.Fix = "write the number alone: " + withUnit.FindStringSubmatch(s)[1]
 	}
 	return e
 }
