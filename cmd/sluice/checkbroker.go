@@ -31,7 +31,7 @@ func (s *site) brokerProblems(doc *configs.Document) []configs.Problem {
 	}
 	if len(b.LAN) > 0 && len(s.Upstreams) == 0 {
 		warn("broker.lan", codeLANNowhere, "messages of LAN devices go upstream, and there is no upstream",
-			"add upstreams:, or let clients publish to each other with publish:")
+			"add upstreams:, or write publish: in place of lan:, if clients are to reach each other only")
 	}
 	publish := b.Publish
 	if publish == nil {

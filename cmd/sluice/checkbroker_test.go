@@ -17,6 +17,7 @@ func TestCheckOfTheBroker(t *testing.T) {
 		{"own level", "broker: { storage: { level: sync, max_size: 1MiB } }\n", "level sync, at most 1.05 MB wait", ""},
 		{"nobody", "broker: { listen: [{ address: 1883, anonymous: false }] }\n", "1883 lets in nobody\n", ""},
 		{"lan without upstream", "broker: { lan: [lan/#] }\n", "", codeLANNowhere},
+		{"what its remedy says", "broker: { publish: [lan/#] }\n", "", ""},
 		{"lan with upstream", "broker: { lan: [lan/#] }\n" + upstreams, "", ""},
 		{"births that cannot come", "broker: { sparkplug_aware: true, publish: [lan/#] }\n", "", codeNoBirths},
 		{"births that can", "broker: { sparkplug_aware: true, publish: [+/a/#] }\n", "", ""},
