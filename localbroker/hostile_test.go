@@ -1,6 +1,7 @@
 package localbroker
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -318,6 +319,24 @@ func TestListenerSurvivesAcceptErrors(t *testing.T) {
 	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("accept on a closed listener: %v", err)
 	}
+}
+
+// TestWhoSpeaksSomethingElseIsTold: the log and the status say what the client
+// seems to be.
+func TestWhoSpeaksSomethingElseIsTold(t *testing.T) {
+	b := start(t, testConfig(), Options{})
+	nc, err := net.Dial("tcp", b.address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tls.Client(nc, &tls.Config{ServerName: "gw"}).Handshake(); err == nil {
+		t.Error("TLS on a plain port")
+	}
+	_ = nc.Close()
+	eventually(t, func() bool {
+		r := b.Stats().LastRefused
+		return r != nil && r.Cause == wire.RefusedTLS && strings.Contains(r.Why, "speaks TLS on a port without TLS")
+	})
 }
 
 func TestConnectionsBeyondTheLimitsAreTurnedAway(t *testing.T) {

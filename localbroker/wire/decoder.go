@@ -102,6 +102,13 @@ func stranger(first byte) string {
 	return ""
 }
 
+// tlsHello is how a record of TLS begins that holds a hello: as a CONNECT of
+// three bytes, which there is none of.
+const (
+	tlsHello     = 0x16
+	tlsRemaining = 3
+)
+
 // Header checks a fixed header before anything of the body is read or
 // allocated. remaining is the length of the body, bytes.
 func (d *Decoder) Header(first byte, remaining int) *Refusal {
@@ -110,6 +117,9 @@ func (d *Decoder) Header(first byte, remaining int) *Refusal {
 	if d.version == 0 {
 		if kind != TypeConnect {
 			return violation("the first packet is not CONNECT" + stranger(first)) // [MQTT-3.1.0-1]
+		}
+		if first == tlsHello && remaining == tlsRemaining {
+			return &Refusal{RefusedTLS, CodeProtocol, "the client speaks TLS on a port without TLS: let it connect without, or to a listener tls:// or wss://"}
 		}
 		limit = min(limit, maxConnect)
 	}
