@@ -30,7 +30,10 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"site.yaml:3:4: error: unknown key": func(s *status) {
 			s.Reload = &reloadNote{Error: "not usable", Problems: []configs.Problem{{File: "site.yaml", Line: 3, Column: 4, Message: "unknown key"}}}
 		},
-		"no such device":          func(s *status) { s.Reload = &reloadNote{Error: "no such device"} },
+		"no such device": func(s *status) { s.Reload = &reloadNote{Error: "no such device"} },
+		"upstream cloud: no commands can come: not granted": func(s *status) {
+			s.Upstreams[0].Commands = &publish.Listening{Trouble: "not granted"}
+		},
 		"device pump is disabled": func(s *status) { s.Disabled = []disabledDevice{{"pump", []string{"unknown key"}}} },
 		"bus line is not connected: locked by mbpoll": func(s *status) {
 			s.Buses[0].Connected, s.Buses[0].Link = false, link.Stats{LastError: "locked by mbpoll"}

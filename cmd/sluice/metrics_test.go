@@ -61,3 +61,23 @@ func TestSparkplugMetrics(t *testing.T) {
 		}
 	}
 }
+
+// TestCommandMetrics: whether an upstream hears commands, and what became of the
+// answers; none of it for one that takes none.
+func TestCommandMetrics(t *testing.T) {
+	var m dashboard.Metrics
+	for _, u := range []publish.Stats{{Name: "cloud", Commands: &publish.Listening{Subscribed: true, Received: 7, Unanswered: 2}}, {Name: "plain"}} {
+		(&upstreamStatus{Stats: u}).metrics(&m)
+	}
+	var text strings.Builder
+	if _, err := m.WriteTo(&text); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"# TYPE sluice_upstream_listening gauge\nsluice_upstream_listening{upstream=\"cloud\"} 1\n# HELP",
+		"# TYPE sluice_upstream_commands_total counter\nsluice_upstream_commands_total{upstream=\"cloud\"} 7\n# HELP",
+		"# TYPE sluice_upstream_unanswered_total counter\nsluice_upstream_unanswered_total{upstream=\"cloud\"} 2\n"} {
+		if !strings.Contains(text.String(), want) {
+			t.Errorf("%q is not in\n%s", want, &text)
+		}
+	}
+}
