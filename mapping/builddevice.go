@@ -230,11 +230,11 @@ func (d *deviceBuild) points() {
 		s.failed = d.b.doc.Failed(at.path) || len(why(d.problems[before:])) > 0
 		k := slices.IndexFunc(d.specs, func(n namedSpec) bool { return n.name == name })
 		if k < 0 {
-			d.specs = append(d.specs, namedSpec{name, s, true})
+			d.specs = append(d.specs, namedSpec{name: name, spec: s, own: true})
 			continue
 		}
 		s.fields = s.fields.over(d.specs[k].spec.fields)
-		d.specs[k] = namedSpec{name, s, true}
+		d.specs[k].spec, d.specs[k].own = s, true
 	}
 	d.filter()
 	if len(d.specs) == 0 && !d.failed {

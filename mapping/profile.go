@@ -126,6 +126,8 @@ type namedSpec struct {
 	name string
 	spec *spec
 	own  bool // written in the site file
+	// profile says that the profile has it, whether or not the site file changes it.
+	profile bool
 }
 
 // specs parses the points.
@@ -142,7 +144,7 @@ func (p *Profile) specs(r *reporter) []namedSpec {
 		checkPointName(r, at, name)
 		s := r.parsePoint(&p.Points[i].Value, at, pointForm{base: base, baseSaid: said})
 		s.failed = p.doc.Failed(at.path) || len(why(r.problems[before:])) > 0
-		all = append(all, namedSpec{name: name, spec: s})
+		all = append(all, namedSpec{name: name, spec: s, profile: true})
 	}
 	return all
 }

@@ -23,7 +23,7 @@ func (d *deviceBuild) readings() []Reading {
 	}
 	for i := range d.specs {
 		n := &d.specs[i]
-		r := Reading{Name: n.name, Device: d.index}
+		r := Reading{Name: n.name, Device: d.index, OfProfile: n.profile}
 		r.Point = d.check(n)
 		r.Point.Invalid = markers(&r.Point)
 		every, at := d.every(n)

@@ -125,9 +125,11 @@ type Span struct {
 // one as a rule, several for a bit field, none for a scale factor.
 type Reading struct {
 	register.Point
-	Name   string // in the device
-	Device int    // index into Site.Devices
-	Every  time.Duration
+	Name string // in the device
+	// OfProfile says that the profile of the device has it.
+	OfProfile bool
+	Device    int // index into Site.Devices
+	Every     time.Duration
 	// MQTT says where the value comes from if the bus is an MQTT one; the
 	// register has a type only then.
 	MQTT *MQTTReading

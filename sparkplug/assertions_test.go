@@ -19,7 +19,7 @@ type assertion struct {
 
 // TestNode shows each assertion of docs/sparkplug.md, by its id.
 func TestNode(t *testing.T) {
-	for _, list := range [][]assertion{seenByHost(), sessions()} {
+	for _, list := range [][]assertion{seenByHost(), sessions(), ofTemplates()} {
 		for _, a := range list {
 			for _, id := range strings.Fields(a.ids) {
 				t.Run("tck-id-"+id, a.show)
@@ -31,8 +31,10 @@ func TestNode(t *testing.T) {
 // TestNodeSeqWraps: 300 messages and more are in order over the wrap of seq.
 func TestNodeSeqWraps(t *testing.T) {
 	for _, aliases := range []bool{false, true} {
-		if r := fullLife(t, func(c *Config) { c.Aliases = aliases }, 300); len(r.wire) < 600 {
-			t.Errorf("%d messages", len(r.wire))
+		for _, templates := range []bool{false, true} {
+			if r := fullLife(t, func(c *Config) { c.Aliases, c.Templates = aliases, templates }, 300); len(r.wire) < 600 {
+				t.Errorf("%d messages", len(r.wire))
+			}
 		}
 	}
 }
@@ -77,17 +79,25 @@ func breach(kind, id string, change func(m *mapping.Message, p *Payload)) func(t
 }
 
 func breachOf(kind, id string, aliases bool, change func(m *mapping.Message, p *Payload)) func(t *testing.T) {
+	return breachIn(kind, id, func(c *Config) { c.Aliases = aliases }, func(m *mapping.Message, p *Payload) bool {
+		change(m, p)
+		return true
+	})
+}
+
+// breachIn is breachOf for an edge node with other settings; change is asked until it has
+// changed something.
+func breachIn(kind, id string, config func(*Config), change func(m *mapping.Message, p *Payload) bool) func(t *testing.T) {
 	return func(t *testing.T) {
-		r := fullLife(t, func(c *Config) { c.Aliases = aliases }, 3)
-		h, done := newHost("plant", "gw1", aliases), false
+		r := fullLife(t, config, 3)
+		h, done := newHost("plant", "gw1", r.cfg.Aliases), false
 		for _, x := range r.trace {
 			if !done && (x.will && kind == "will" || !x.will && kindOf(x.m.Topic) == kind) {
 				p, err := Decode(x.m.Payload)
 				if err != nil {
 					t.Fatal(err)
 				}
-				done = true
-				change(&x.m, p)
+				done = change(&x.m, p)
 				x.m.Payload = AppendPayload(nil, p)
 			}
 			if x.will {

@@ -1,6 +1,7 @@
 package sparkplug
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -84,6 +85,9 @@ func (n *Node) nodeBirth() mapping.Message {
 		metrics = append(metrics, n.scanRateMetric(at, true))
 	}
 	metrics = append(metrics, n.droppedMetric(at, true))
+	for _, def := range n.definitions { // [topics-nbirth-templates]
+		metrics = append(metrics, def.metric(at))
+	}
 	names := make([]string, 0, len(n.cfg.Properties))
 	for name := range n.cfg.Properties {
 		names = append(names, name)
@@ -104,7 +108,7 @@ func (n *Node) droppedMetric(at uint64, inBirth bool) Metric {
 // its value or null [topics-dbirth-metrics].
 func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) mapping.Message {
 	at := n.now()
-	metrics := make([]Metric, 0, len(d.order))
+	metrics, members := make([]Metric, 0, len(d.order)), []Metric(nil)
 	for _, m := range d.order {
 		x := Metric{Timestamp: at, Null: true}
 		m.lanes[live], m.lanes[history].notGood = passed{}, false
@@ -117,13 +121,19 @@ func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) 
 			}
 		}
 		x.Name, x.Datatype, x.WithType = m.name, m.datatype, true
-		if n.cfg.Aliases {
+		if n.cfg.Aliases && !m.member {
 			x.Alias, x.HasAlias = m.alias, true // name and alias [payloads-alias-birth-requirement]
 		}
-		if m.point.Unit != "" {
-			x.Properties = append(slices.Clip(x.Properties), Property{"engUnit", String, sources.String(m.point.Unit)})
+		x.Properties = append(slices.Clip(x.Properties), unitOf(m)...)
+		if m.member {
+			members = append(members, x)
+		} else {
+			metrics = append(metrics, x)
 		}
-		metrics = append(metrics, x)
+	}
+	if len(members) > 0 { // all of them [payloads-template-instance-members-birth]
+		sortByTime(members)
+		metrics = append(metrics, d.instance.metric(members, true))
 	}
 	d.born, d.wanted = true, false
 	return n.birth("DBIRTH", d.name, metrics)
@@ -132,7 +142,7 @@ func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) 
 // birth makes a message of metrics, in the order of their timestamps
 // [operational-behavior-data-publish-dbirth-order], and warns about a large one.
 func (n *Node) birth(kind, device string, metrics []Metric) mapping.Message {
-	slices.SortStableFunc(metrics, byTimestamp)
+	sortByTime(metrics)
 	m := mapping.Message{Topic: n.topic(kind, device), Payload: AppendPayload(nil, &Payload{Timestamp: n.now(), Metrics: metrics})}
 	n.stats.BirthBytes = max(n.stats.BirthBytes, len(m.Payload))
 	if len(m.Payload) > largeBirth {
@@ -142,14 +152,8 @@ func (n *Node) birth(kind, device string, metrics []Metric) mapping.Message {
 	return m
 }
 
-func byTimestamp(a, b Metric) int {
-	switch {
-	case a.Timestamp < b.Timestamp:
-		return -1
-	case a.Timestamp > b.Timestamp:
-		return 1
-	}
-	return 0
+func sortByTime(metrics []Metric) {
+	slices.SortStableFunc(metrics, func(a, b Metric) int { return cmp.Compare(a.Timestamp, b.Timestamp) })
 }
 
 // SetDevice notes that a device went away or came back. It returns the DBIRTH

@@ -205,6 +205,9 @@ func (n *Node) control(topic string, p *Payload, m *Metric, now time.Time) bool 
 // command hands a write to who carries it out. It returns why it cannot, empty
 // if it can.
 func (n *Node) command(topic, device string, p *Payload, m *Metric) string {
+	if m.Template != nil {
+		return n.memberCommands(topic, device, p, m)
+	}
 	target := n.target(device, m)
 	switch {
 	case target == nil && m.Name != "":
@@ -270,10 +273,13 @@ func (n *Node) target(device string, m *Metric) *metric {
 		if !m.HasAlias || !n.cfg.Aliases || m.Alias == 0 || m.Alias > uint64(len(n.metrics)) {
 			return nil
 		}
-		return n.metrics[m.Alias-1]
+		if target := n.metrics[m.Alias-1]; !target.member {
+			return target
+		}
+		return nil
 	}
 	if d := n.devices[device]; d != nil {
-		return d.metrics[m.Name]
+		return d.named(m.Name)
 	}
 	return nil
 }

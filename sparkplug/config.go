@@ -57,6 +57,9 @@ type Config struct {
 	Reboot bool `yaml:"reboot"`
 	// ScanRate lets hosts set how often the devices are polled; nil: they may not.
 	ScanRate *ScanRate `yaml:"scan_rate"`
+	// Templates publishes what a device has of its profile as a template instance,
+	// with the definition in the NBIRTH.
+	Templates bool `yaml:"templates"`
 	// Properties are further metrics of the edge node, by name, as text, such
 	// as "Properties/Location": "Hall 3".
 	Properties map[string]string `yaml:"properties"`

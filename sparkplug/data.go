@@ -2,7 +2,6 @@ package sparkplug
 
 import (
 	"math"
-	"slices"
 	"strings"
 
 	"sluice/mapping"
@@ -36,6 +35,7 @@ type part struct {
 	device     *device // nil: the edge node itself
 	historical bool
 	metrics    []Metric
+	members    []Metric // of the template instance
 }
 
 // Encode returns the data messages for recs. What stood in the log when its metric
@@ -138,7 +138,8 @@ func (n *Node) noteDrop(r *mapping.Record) {
 			return
 		}
 	}
-	n.add(nil, false, x)
+	p := n.part(nil, false)
+	p.metrics = append(p.metrics, x)
 }
 
 // record adds one sample of m.
@@ -151,13 +152,18 @@ func (n *Node) record(m *metric, r *mapping.Record) {
 	}
 	x := sample(m, r, lane)
 	x.Historical = historical
-	if n.cfg.Aliases {
+	if n.cfg.Aliases && !m.member {
 		x.Alias, x.HasAlias = m.alias, true // and no name [payloads-alias-data-cmd-requirement]
 	} else {
 		x.Name = m.name // [payloads-name-requirement]
 	}
 	x.WithType = n.cfg.DatatypeInData
-	n.add(m.device, historical, x)
+	p := n.part(m.device, historical)
+	if m.member {
+		p.members = append(p.members, x)
+	} else {
+		p.metrics = append(p.metrics, x)
+	}
 }
 
 // milliseconds returns the time of a sample as payloads have it.
@@ -199,36 +205,38 @@ func sample(m *metric, r *mapping.Record, lane *passed) Metric {
 	return x
 }
 
-// add puts a metric into the part it belongs to.
-func (n *Node) add(d *device, historical bool, x Metric) {
+// part returns the part for data of d, the edge node itself if it is nil.
+func (n *Node) part(d *device, historical bool) *part {
 	for i := range n.parts {
 		if p := &n.parts[i]; p.device == d && p.historical == historical {
-			p.metrics = append(p.metrics, x)
-			return
+			return p
 		}
 	}
-	if len(n.parts) < cap(n.parts) { // keeps the memory of an earlier call
-		n.parts = n.parts[:len(n.parts)+1]
-		p := &n.parts[len(n.parts)-1]
-		p.device, p.historical, p.metrics = d, historical, append(p.metrics[:0], x)
-		return
+	if len(n.parts) == cap(n.parts) {
+		n.parts = append(n.parts, part{})
+	} else {
+		n.parts = n.parts[:len(n.parts)+1] // keeps the memory of an earlier call
 	}
-	n.parts = append(n.parts, part{d, historical, []Metric{x}})
+	p := &n.parts[len(n.parts)-1]
+	*p = part{d, historical, p.metrics[:0], p.members[:0]}
+	return p
 }
 
 // messages makes data messages of a part, within MaxMetrics and MaxSize, in
 // the order of time [operational-behavior-data-publish-dbirth-order].
 func (n *Node) messages(p *part) {
-	slices.SortStableFunc(p.metrics, byTimestamp)
+	n.instances(p)
+	sortByTime(p.metrics)
 	topic := n.ndata
 	if p.device != nil {
 		topic = p.device.data
 	}
 	for rest := p.metrics; len(rest) > 0; {
-		count, size := 0, 0
-		for count < len(rest) && count < n.cfg.MaxMetrics {
+		count, size, samples := 0, 0, 0
+		for count < len(rest) {
 			size += MetricSize(&rest[count])
-			if count > 0 && size > int(n.cfg.MaxSize) {
+			samples += rest[count].samples()
+			if count > 0 && (size > int(n.cfg.MaxSize) || samples > n.cfg.MaxMetrics) {
 				break
 			}
 			count++

@@ -45,6 +45,23 @@ func (d Datatype) String() string {
 	return fmt.Sprintf("datatype %d", uint32(d))
 }
 
+// datatypeOf returns the datatype of values of a kind.
+func datatypeOf(k sources.Kind) Datatype {
+	switch k {
+	case sources.KindBool:
+		return Boolean
+	case sources.KindInt64:
+		return Int64
+	case sources.KindUint64:
+		return UInt64
+	case sources.KindFloat32:
+		return Float
+	case sources.KindFloat64:
+		return Double
+	}
+	return String
+}
+
 // The numbers of the fields that hold a value: of a metric, and of a property.
 const (
 	fieldInt       = 10

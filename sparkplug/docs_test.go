@@ -16,7 +16,7 @@ func TestAssertionsAreDocumented(t *testing.T) {
 		t.Fatal(err)
 	}
 	shown, documented := make(map[string]bool), make(map[string]bool)
-	for _, list := range [][]assertion{seenByHost(), sessions()} {
+	for _, list := range [][]assertion{seenByHost(), sessions(), ofTemplates()} {
 		for _, a := range list {
 			for _, id := range strings.Fields(a.ids) {
 				if shown[id] {

@@ -23,6 +23,7 @@ type host struct {
 	bdSeq   int64
 	seq     uint8
 	metrics map[string]*seen // of the edge node itself
+	defs    map[string]*TemplateValue
 	devices map[string]*seenDevice
 	byAlias map[uint64]*seen
 	data    bool
@@ -160,7 +161,7 @@ func (h *host) die() {
 func (h *host) nbirth(p *Payload) {
 	h.die()
 	h.online, h.data = true, false
-	h.byAlias, h.devices = make(map[uint64]*seen), make(map[string]*seenDevice)
+	h.byAlias, h.devices, h.defs = make(map[uint64]*seen), make(map[string]*seenDevice), make(map[string]*TemplateValue)
 	h.metrics = h.declare("", p)
 	var bd, rebirth *Metric
 	for i := range p.Metrics {
@@ -220,6 +221,10 @@ func (h *host) declare(device string, p *Payload) map[string]*seen {
 		h.check("history is never in a birth", !m.Historical, "%s", m.Name)
 		h.properties(m, true)
 		last = m.Timestamp
+		if m.Datatype == Template || m.Template != nil {
+			h.template(device, m, all)
+			continue
+		}
 		s := &seen{m.Name, m.Datatype, m.Alias, m.HasAlias}
 		h.check("topics-"+low+"-metrics", all[m.Name] == nil, "%s twice", m.Name)
 		all[m.Name] = s
@@ -262,6 +267,11 @@ func (h *host) dataMessage(kind, device string, p *Payload) {
 	var last uint64
 	for i := range p.Metrics {
 		m := &p.Metrics[i]
+		if m.Template != nil {
+			h.instance(kind, device, known, m, p.Metrics[0].Historical)
+			last = m.Timestamp
+			continue
+		}
 		s := known[m.Name]
 		if h.aliases && kind == "DDATA" {
 			h.check("payloads-alias-data-cmd-requirement", m.HasAlias && m.Name == "", "name %q, alias %v", m.Name, m.HasAlias)
@@ -270,19 +280,25 @@ func (h *host) dataMessage(kind, device string, p *Payload) {
 				s = nil
 			}
 		}
-		if s == nil {
-			h.breach("topics-"+map[string]string{"NDATA": "nbirth", "DDATA": "dbirth"}[kind]+"-metric-reqs", "%s/%s %d is in no birth", device, m.Name, m.Alias)
-			continue
-		}
-		h.check("payloads-name-birth-data-requirement", m.Timestamp != 0, "%s has no timestamp", s.name)
-		h.check("payloads-metric-datatype-not-req", m.WithType == h.types, "%s repeats its datatype", s.name)
-		h.check("operational-behavior-data-publish-"+map[string]string{"NDATA": "nbirth", "DDATA": "dbirth"}[kind]+"-order", m.Timestamp >= last, "%s is earlier than what stands before it", s.name)
-		h.check("history and live are never in one message", m.Historical == p.Metrics[0].Historical, "%s", s.name)
-		h.check("payloads-metric-datatype-value", m.Null || m.Wire == s.datatype.field(), "%s of type %v stands in field %d", s.name, s.datatype, m.Wire)
-		h.properties(m, false)
+		h.datum(kind, device, s, m, last, p.Metrics[0].Historical)
 		last = m.Timestamp
-		if h.sample != nil {
-			h.sample(device, s, m)
-		}
+	}
+}
+
+// datum checks one sample of a metric, nil for one that is not known.
+func (h *host) datum(kind, device string, s *seen, m *Metric, last uint64, historical bool) {
+	low := map[string]string{"NDATA": "nbirth", "DDATA": "dbirth"}[kind]
+	if s == nil {
+		h.breach("topics-"+low+"-metric-reqs", "%s/%s %d is in no birth", device, m.Name, m.Alias)
+		return
+	}
+	h.check("payloads-name-birth-data-requirement", m.Timestamp != 0, "%s has no timestamp", s.name)
+	h.check("payloads-metric-datatype-not-req", m.WithType == h.types, "%s repeats its datatype", s.name)
+	h.check("operational-behavior-data-publish-"+low+"-order", m.Timestamp >= last, "%s is earlier than what stands before it", s.name)
+	h.check("history and live are never in one message", m.Historical == historical, "%s", s.name)
+	h.check("payloads-metric-datatype-value", m.Null || m.Wire == s.datatype.field(), "%s of type %v stands in field %d", s.name, s.datatype, m.Wire)
+	h.properties(m, false)
+	if h.sample != nil {
+		h.sample(device, s, m)
 	}
 }

@@ -58,6 +58,7 @@ func newWorld(t *testing.T, seed uint64) *world {
 	w.rig = newRig(t, func(c *Config) {
 		c.Aliases = w.r.IntN(2) == 0
 		c.MaxMetrics = 1 + w.r.IntN(20)
+		c.Templates = w.r.IntN(2) == 0
 		if w.r.IntN(2) == 0 {
 			c.ScanRate = &ScanRate{Min: time.Second, Max: time.Minute}
 		}
@@ -67,6 +68,12 @@ func newWorld(t *testing.T, seed uint64) *world {
 		}
 	})
 	w.servers, w.async = 1+w.r.IntN(2), w.r.IntN(2) == 0
+	w.profile = func(p *mapping.Point) string { // of all points of a device, of some, and of none
+		if p.Device == "dev0" || p.Device == "dev1" && len(p.Name)%2 == 0 {
+			return "profile"
+		}
+		return ""
+	}
 	w.points = nil
 	for d := range 3 {
 		for p := range 4 {

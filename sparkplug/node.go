@@ -53,6 +53,9 @@ type Options struct {
 	// an End is then in a Current asked after it, or older than what is there.
 	End     func() uint64
 	Current func() []mapping.Record
+	// Profile returns the profile that a point of Points belongs to, "" for none.
+	// It is needed for templates only.
+	Profile func(*mapping.Point) string
 	// Passes reports whether a point of a stored sample belongs to this
 	// upstream; nil: all do.
 	Passes func(*mapping.Point) bool
@@ -157,8 +160,10 @@ type Node struct {
 	order   []*device
 	metrics []*metric // by alias, from 1
 	known   map[*mapping.Point]*metric
-	dropped uint64
-	dropSeq uint64 // of the last note that was counted
+	// definitions are those of templates; nil without.
+	definitions []*definition
+	dropped     uint64
+	dropSeq     uint64 // of the last note that was counted
 
 	buf    []byte
 	out    []mapping.Message
@@ -205,10 +210,12 @@ type device struct {
 	data    string // topic of DDATA
 	metrics map[string]*metric
 	order   []*metric
-	born    bool // the hosts have its birth, on this connection
-	away    bool // its source says that it does not answer
-	wanted  bool // a birth is wanted
-	left    bool // the points list no longer has it
+	// instance is the template instance its members stand in; nil: none.
+	instance *instance
+	born     bool // the hosts have its birth, on this connection
+	away     bool // its source says that it does not answer
+	wanted   bool // a birth is wanted
+	left     bool // the points list no longer has it
 }
 
 // metric is one point as a metric.
@@ -221,6 +228,7 @@ type metric struct {
 	// left says that the points list no longer has it: it is declared for the
 	// stored samples only.
 	left     bool
+	member   bool      // it stands in the template instance of its device
 	declared bool      // it is in the last birth of its device
 	end      uint64    // Seq from which samples are newer than that birth
 	bornWall int64     // time of its value there, ns; 0: it was null
@@ -253,6 +261,11 @@ func New(cfg Config, o Options) (*Node, error) {
 	}
 	for _, p := range o.Points {
 		if _, err := n.declare(p); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Templates && o.Profile != nil {
+		if err := n.define(); err != nil {
 			return nil, err
 		}
 	}
@@ -305,23 +318,6 @@ func (n *Node) checkCase() error {
 		}
 	}
 	return nil
-}
-
-// datatypeOf returns the datatype of values of a kind.
-func datatypeOf(k sources.Kind) Datatype {
-	switch k {
-	case sources.KindBool:
-		return Boolean
-	case sources.KindInt64:
-		return Int64
-	case sources.KindUint64:
-		return UInt64
-	case sources.KindFloat32:
-		return Float
-	case sources.KindFloat64:
-		return Double
-	}
-	return String
 }
 
 // topic returns the topic of a message of the node, or of a device if one is

@@ -69,6 +69,8 @@ func TestTahu(t *testing.T) {
 		for _, change := range []func(*Config){
 			func(c *Config) { c.Aliases = false },
 			func(c *Config) { c.Aliases = true },
+			func(c *Config) { c.Templates = true },
+			func(c *Config) { c.Templates, c.DatatypeInData = true, true },
 			func(c *Config) { c.DatatypeInData = true }, // it shows no value without a datatype
 		} {
 			r := fullLife(t, change, 300)

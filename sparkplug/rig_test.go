@@ -41,6 +41,7 @@ type rig struct {
 	cfg     Config
 	servers int
 	points  []*mapping.Point
+	profile func(*mapping.Point) string
 	node    *Node
 	host    *host
 	disk    disk
@@ -65,7 +66,7 @@ type rig struct {
 var start = time.Date(2026, 3, 1, 8, 0, 0, 0, time.UTC)
 
 func newRig(t testing.TB, change func(*Config)) *rig {
-	r := &rig{t: t, servers: 1, now: start, current: make(map[*mapping.Point]mapping.Record)}
+	r := &rig{t: t, servers: 1, profile: profiles, now: start, current: make(map[*mapping.Point]mapping.Record)}
 	r.cfg.SetDefaults()
 	r.cfg.Group, r.cfg.Node = "plant", "gw1"
 	if change != nil {
@@ -88,7 +89,7 @@ func newRig(t testing.TB, change func(*Config)) *rig {
 // start makes the Node, as a start of the program or a new points list does.
 func (r *rig) start() {
 	r.t.Helper()
-	n, err := New(r.cfg, Options{Points: r.points, Now: func() time.Time { return r.now }, Sequence: &r.disk, Servers: r.servers,
+	n, err := New(r.cfg, Options{Points: r.points, Profile: r.profile, Now: func() time.Time { return r.now }, Sequence: &r.disk, Servers: r.servers,
 		End: func() uint64 { return uint64(len(r.log)) + 1 },
 		Current: func() []mapping.Record {
 			var list []mapping.Record

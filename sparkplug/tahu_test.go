@@ -54,9 +54,13 @@ func line(p *Payload) string {
 	if p.HasSeq {
 		seq = fmt.Sprint(p.Seq)
 	}
+	return fmt.Sprintf("%s %d %s", seq, p.Timestamp, lineOf(p.Metrics))
+}
+
+func lineOf(list []Metric) string {
 	var metrics []string
-	for i := range p.Metrics {
-		m := &p.Metrics[i]
+	for i := range list {
+		m := &list[i]
 		alias, flags, props := "-", "-", ""
 		if m.HasAlias {
 			alias = fmt.Sprint(m.Alias)
@@ -72,9 +76,13 @@ func line(p *Payload) string {
 		for _, q := range m.Properties {
 			props += fmt.Sprintf(" %s:%v=%s", q.Key, q.Type, plain(q.Type, q.Value))
 		}
-		metrics = append(metrics, fmt.Sprintf("[%s %s %d %v %s %s%s]", m.Name, alias, m.Timestamp, m.Datatype, flags, plain(m.Datatype, m.Value), props))
+		value := plain(m.Datatype, m.Value)
+		if x := m.Template; x != nil && m.Datatype == Template {
+			value = fmt.Sprintf("{%s %v %s %s}", x.Ref, x.Definition, x.Version, lineOf(x.Metrics))
+		}
+		metrics = append(metrics, fmt.Sprintf("[%s %s %d %v %s %s%s]", m.Name, alias, m.Timestamp, m.Datatype, flags, value, props))
 	}
-	return fmt.Sprintf("%s %d %s", seq, p.Timestamp, strings.Join(metrics, " "))
+	return strings.Join(metrics, " ")
 }
 
 func plain(d Datatype, v sources.Value) string {

@@ -12,6 +12,7 @@ import (
 
 	"sluice/configs"
 	"sluice/localbroker/spool"
+	"sluice/sparkplug"
 )
 
 func (a *app) checkCommand() *cobra.Command {
@@ -149,13 +150,17 @@ const (
 	spoolBytesPerSample     = 12 // of numbers, packed
 	messageBytesPerSample   = 75 // JSON with value, unit, time and quality
 	sparkplugBytesPerSample = 18 // with an alias
+	templateBytesPerSample  = 32 // in a template instance, by name
 	packetBytes             = 10 // around topic and payload of a PUBLISH, with its PUBACK
 )
 
 // sparkplugBytes returns about how many bytes a sample takes if so many come in
 // so many messages; what compressing saves is measured (docs/sparkplug.md).
-func sparkplugBytes(compress bool, samples, messages float64) float64 {
-	if !compress || samples == 0 {
+func sparkplugBytes(cfg *sparkplug.Config, samples, messages float64) float64 {
+	switch {
+	case cfg.Templates: // compressed, it is less
+		return templateBytesPerSample
+	case !cfg.Compress || samples == 0:
 		return sparkplugBytesPerSample
 	}
 	return min(sparkplugBytesPerSample, 7.2+125*messages/samples)
@@ -203,7 +208,7 @@ func (s *site) forecast() *forecast {
 		}
 		if cfg.IsSparkplug() {
 			group, node := s.edgeNode(&cfg)
-			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytes(cfg.Sparkplug.Compress, samples, polls)+polls*(packetBytes+40)
+			u.Topic, u.Messages, bytes = "spBv1.0/"+group+"/+/"+node+"/#", polls, samples*sparkplugBytes(cfg.Sparkplug, samples, polls)+polls*(packetBytes+40)
 			u.HostsMay, u.PrimaryHost = hostsMay(cfg.Sparkplug), cfg.Sparkplug.PrimaryHost
 		}
 		u.PerDay = bytes * 86400

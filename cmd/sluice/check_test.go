@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"sluice/sparkplug"
 )
 
 // TestProblemsOfAWholeSiteStandWhereTheyAre: problems that only the program as
@@ -98,7 +100,7 @@ func TestForecastOfCompression(t *testing.T) {
 	if plain, packed := perDay(5, "node: gw"), perDay(5, "node: gw, compress: true"); packed != plain {
 		t.Errorf("6 points: %.0f bytes a day in place of %.0f", packed, plain)
 	}
-	if none := sparkplugBytes(true, 0, 0); math.IsNaN(none) {
+	if none := sparkplugBytes(&sparkplug.Config{Compress: true}, 0, 0); math.IsNaN(none) {
 		t.Error("no forecast for a site without points")
 	}
 }

@@ -79,7 +79,9 @@ type upstream struct {
 	cfg    publish.Config
 	node   *sparkplug.Node  // nil but for an edge node of Sparkplug
 	points []*mapping.Point // of the edge node
-	routes *command.Routes  // of commands; nil: none
+	// templates are the profiles of points, if it publishes templates.
+	templates []string
+	routes    *command.Routes // of commands; nil: none
 	// withheld are the topics of which no message of a LAN client goes out.
 	withheld []string
 	inquiry  inquiry
@@ -161,7 +163,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	withheld := s.commandFilters()
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || reflect.DeepEqual(u.points, s.passing(&cfg))) &&
+			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || u.sameNode(s)) &&
 				reflect.DeepEqual(u.routes, routes) && slices.Equal(u.withheld, withheld) {
 				return u, nil
 			}
@@ -175,7 +177,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	var session publish.Session
 	var hold time.Duration
 	if cfg.IsSparkplug() {
-		u.points = s.passing(&cfg)
+		u.points, u.templates = s.passing(&cfg), s.templates(&cfg)
 		u.node, err = g.newNode(&cfg, s, u.points)
 		session, hold = u.node, hostGrace(&cfg)
 	} else {

@@ -7,6 +7,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strconv"
 	"time"
 
@@ -42,6 +44,36 @@ func (s *site) passing(cfg *publish.Config) []*mapping.Point {
 	return points
 }
 
+// profiles returns a function that tells the profile a point is of, "" for none.
+func (s *site) profiles() func(*mapping.Point) string {
+	of := make(map[*mapping.Point]string)
+	for i := range s.model.Points {
+		if r := &s.model.Points[i]; r.OfProfile {
+			for _, p := range r.Published {
+				of[p] = s.model.Devices[r.Device].Profile
+			}
+		}
+	}
+	return func(p *mapping.Point) string { return of[p] }
+}
+
+// templates returns the profile of each point of an edge node that publishes
+// templates, nil for one that does not.
+func (s *site) templates(cfg *publish.Config) (all []string) {
+	if cfg.Effective().Sparkplug.Templates {
+		of := s.profiles()
+		for _, p := range s.passing(cfg) {
+			all = append(all, of(p))
+		}
+	}
+	return all
+}
+
+// sameNode reports whether the edge node of u has the same metrics with s.
+func (u *upstream) sameNode(s *site) bool {
+	return reflect.DeepEqual(u.points, s.passing(&u.cfg)) && slices.Equal(u.templates, s.templates(&u.cfg))
+}
+
 // nodeConfig is the section sparkplug of an upstream with the names filled in.
 func (s *site) nodeConfig(cfg *publish.Config) sparkplug.Config {
 	node := *cfg.Effective().Sparkplug
@@ -55,7 +87,7 @@ func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Pro
 	cfg := &s.Upstreams[index]
 	at := doc.Position(configs.Join(configs.Index("upstreams", index), "payload"))
 	own := s.nodeConfig(cfg)
-	_, err := sparkplug.New(own, sparkplug.Options{Points: s.passing(cfg), Now: time.Now, Sequence: noSequence{},
+	_, err := sparkplug.New(own, sparkplug.Options{Points: s.passing(cfg), Profile: s.profiles(), Now: time.Now, Sequence: noSequence{},
 		End: func() uint64 { return 0 }, Current: func() []mapping.Record { return nil }})
 	if err != nil {
 		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: err.Error(),
@@ -113,7 +145,7 @@ func inOrderFor(cfg *publish.Config) time.Duration {
 // newNode makes the edge node of an upstream.
 func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point) (*sparkplug.Node, error) {
 	own := s.nodeConfig(cfg)
-	o := sparkplug.Options{Points: points, Passes: cfg.Filter.Passes, End: g.spool.NextSeq,
+	o := sparkplug.Options{Points: points, Profile: s.profiles(), Passes: cfg.Filter.Passes, End: g.spool.NextSeq,
 		Current: func() []mapping.Record { return g.current(s.Buffer.ClockWait) },
 		Now:     func() time.Time { return g.clock.Now().Time() }, ClockReady: func() bool { return g.clockReady(s.Buffer.ClockWait) },
 		Sequence: bdSeqFile(filepath.Join(s.Buffer.Dir, "bdseq-"+cfg.Name+".json")),

@@ -170,6 +170,7 @@ func TestSparkplugSiteFile(t *testing.T) {
 		"scan rate too much": {"payload: sparkplug, sparkplug: { scan_rate: { min: 1ms } }", "100ms to 24h"},
 		"scan rate twice": {"payload: sparkplug, sparkplug: { scan_rate: {} } }\n" +
 			"  - { name: other, host: 127.0.0.1, payload: sparkplug, sparkplug: { node: x, scan_rate: {} }", "hosts of cloud and of other could set how often device meter is polled"},
+		"templates":          {"payload: sparkplug, sparkplug: { templates: true }", ""},
 		"legacy without who": {"payload: sparkplug, sparkplug: { legacy_state: true }", "no primary host"},
 	} {
 		path := filepath.Join(t.TempDir(), "site.yaml")

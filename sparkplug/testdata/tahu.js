@@ -16,18 +16,22 @@ function text(type, v) {
       return b.toString('hex');
     }
     case 'String': case 'Text': case 'UUID': return Buffer.from(v, 'utf8').toString('hex');
+    case 'Template': return `{${v.templateRef || ''} ${v.isDefinition} ${v.version || ''} ${list(v.metrics)}}`;
     case 'UInt32': return String(Long.isLong(v) ? v.toUnsigned() : v >>> 0);
   }
   return String(v);
 }
 
 function show(p) {
-  const metrics = (p.metrics || []).map((m) => {
+  return `${p.seq === undefined ? '-' : p.seq} ${p.timestamp} ${list(p.metrics)}`;
+}
+
+function list(metrics) {
+  return (metrics || []).map((m) => {
     const props = Object.entries(m.properties || {}).map(([k, q]) => ` ${k}:${q.type}=${text(q.type, q.value)}`).join('');
     return `[${m.name || ''} ${m.alias === undefined ? '-' : m.alias} ${m.timestamp} ${m.type || 'Unknown'} ` +
       `${m.isHistorical ? 'h' : '-'}${m.isTransient ? 't' : '-'} ${text(m.type, m.value)}${props}]`;
-  });
-  return `${p.seq === undefined ? '-' : p.seq} ${p.timestamp} ${metrics.join(' ')}`;
+  }).join(' ');
 }
 
 function value(type, s) {
