@@ -78,6 +78,7 @@ var measurements = []measurement{
 	{"round-trip", (*bench).roundTrip},
 	{"serial", (*bench).serialLine},
 	{"drain", (*bench).drain},
+	{"wire", (*bench).wire},
 	{"disk", (*bench).diskBytes},
 	{"broker-rate", (*bench).brokerRate},
 	{"broker-idle", (*bench).brokerIdle},
