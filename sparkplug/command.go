@@ -17,6 +17,7 @@ func (n *Node) Subscriptions(server string) []string {
 		n.server, n.echo = server, echo{}
 	}
 	n.begin(joined)
+	n.stats.Hint = "" // it was of the connection before
 	clear(n.logged)
 	list := []string{n.ncmd, n.dcmd + "+", n.ndeath, n.nbirth}
 	if n.cfg.PrimaryHost != "" {

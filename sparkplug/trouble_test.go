@@ -296,6 +296,13 @@ func TestNodeOwnDeath(t *testing.T) {
 	if !strings.Contains(r.node.Stats().Hint, "same group and node") {
 		t.Errorf("hint %q", r.node.Stats().Hint)
 	}
+	// A server that ends in good order publishes wills before it hangs up: that
+	// was nobody else, and the next connection knows nothing of it.
+	r.cut()
+	r.connect("a", "")
+	if hint := r.node.Stats().Hint; hint != "" {
+		t.Errorf("on the next connection: hint %q", hint)
+	}
 	r.fit()
 }
 
