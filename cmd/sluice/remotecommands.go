@@ -13,9 +13,28 @@ import (
 )
 
 // routes returns the ways of commands over an upstream: nil if it takes none, or
-// if none of its points may be written.
+// if none of its points may be written. They are made once.
 func (s *site) routes(cfg *publish.Config) (*command.Routes, error) {
-	if cfg.Commands == nil || cfg.IsSparkplug() || len(s.writable(cfg)) == 0 {
+	if cfg.Commands == nil || cfg.IsSparkplug() {
+		return nil, nil
+	}
+	r, made := s.ways[cfg.Name]
+	if made {
+		return r, nil
+	}
+	r, err := s.newRoutes(cfg)
+	if err != nil {
+		return nil, err
+	}
+	if s.ways == nil {
+		s.ways = make(map[string]*command.Routes)
+	}
+	s.ways[cfg.Name] = r
+	return r, nil
+}
+
+func (s *site) newRoutes(cfg *publish.Config) (*command.Routes, error) {
+	if len(s.writable(cfg)) == 0 {
 		return nil, nil
 	}
 	set, _, rest := cfg.CommandTemplates("")

@@ -89,6 +89,7 @@ type site struct {
 	model *mapping.Site
 	buses []bus
 	mqtt  []mqttBus
+	ways  map[string]*command.Routes // of commands over upstreams, by name; see routes
 	// problems are warnings and those of single devices, which are disabled.
 	problems []configs.Problem
 }

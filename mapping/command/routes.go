@@ -46,13 +46,14 @@ type RoutesOptions struct {
 // first topic that cannot be used or would lead to two points.
 func NewRoutes(o RoutesOptions) (*Routes, error) {
 	r := &Routes{whole: o.Whole, rest: o.Rest, timed: o.Timed, topics: make(map[string][]place), above: make(map[string]bool)}
+	parsed := templates{gateway: o.Gateway, known: make(map[string]mapping.Topic)}
 	for i, p := range o.Points {
 		set, result := o.Templates(p)
-		to, filter, err := topicOf(set, o.Gateway, p)
+		to, filter, err := parsed.fill(set, p)
 		if err != nil {
 			return nil, err
 		}
-		back, _, err := topicOf(result, o.Gateway, p)
+		back, _, err := parsed.fill(result, p)
 		if err != nil {
 			return nil, err
 		}
@@ -95,14 +96,23 @@ func (r *Routes) nested() error {
 	return nil
 }
 
-// topicOf fills in a template for p; filter is what covers the topics that others
+// templates are those that were parsed.
+type templates struct {
+	gateway string
+	known   map[string]mapping.Topic
+}
+
+// fill fills in a template for p; filter is what covers the topics that others
 // have by it.
-func topicOf(template, gateway string, p *mapping.Point) (topic, filter string, err error) {
-	t, err := mapping.ParseTopic(template)
-	if err != nil {
-		return "", "", err
+func (k *templates) fill(template string, p *mapping.Point) (topic, filter string, err error) {
+	t, known := k.known[template]
+	if !known {
+		if t, err = mapping.ParseTopic(template); err != nil {
+			return "", "", err
+		}
+		t = t.WithGateway(k.gateway)
+		k.known[template] = t
 	}
-	t = t.WithGateway(gateway)
 	if err := t.Check(p); err != nil {
 		return "", "", err
 	}
