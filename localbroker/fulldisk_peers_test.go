@@ -4,6 +4,7 @@ package localbroker
 
 import (
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -12,6 +13,7 @@ import (
 
 	"sluice/localbroker/spool"
 	"sluice/localbroker/wire"
+	"sluice/mapping"
 )
 
 // TestFullDisk: somebody else fills the disk. New messages for a session that
@@ -28,10 +30,12 @@ func TestFullDisk(t *testing.T) {
 	t.Cleanup(func() { mount("umount", at) })
 	cfg := testConfig()
 	cfg.Storage.Level, cfg.Storage.MaxSize = spool.Sync, 256<<20
-	l := &lasting{t: t, cfg: cfg, opts: Options{Data: filepath.Join(at, "sessions")}}
+	var log lockedBuffer
+	l := &lasting{t: t, cfg: cfg, opts: Options{Data: filepath.Join(at, "sessions"), Points: points("u"), Log: slog.New(slog.NewTextHandler(&log, nil))}}
 	l.started = start(t, cfg, l.opts)
 	away := l.session(5, "away", false)
 	away.subscribe("plant/free/#", 1)
+	away.subscribe("plant/meter/u", 1)
 	_ = away.conn.Close()
 	pub, n := dial(t, l.address, 5).connect("pub"), 0
 	var taken []string
@@ -70,12 +74,17 @@ func TestFullDisk(t *testing.T) {
 	if last := old.expectClosed(); len(last) > 0 {
 		t.Errorf("MQTT 3.1.1 hears % x", last)
 	}
+	for range 5 {
+		if err := l.Record([]mapping.Record{value(l.opts.Points[0], 1)}); err != nil {
+			t.Fatal(err) // the way upstream does not notice
+		}
+	}
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
 	send(wire.CodeSuccess, 20)
-	if s := l.Stats().Storage; s.QueuedDropped > 0 {
-		t.Errorf("%d were lost", s.QueuedDropped)
+	if s := l.Stats(); s.Storage.QueuedDropped > 0 || s.Storage.QueuedRefused < 25 || s.LANLost > 0 {
+		t.Errorf("lost %d, refused %d, of LAN messages lost %d", s.Storage.QueuedDropped, s.Storage.QueuedRefused, s.LANLost)
 	}
 	away = l.session(5, "away", true)
 	for i, want := range taken {
@@ -84,6 +93,9 @@ func TestFullDisk(t *testing.T) {
 		}
 	}
 	away.ping()
+	if text := log.String(); strings.Contains(text, "are gone") || !strings.Contains(text, "messages and sessions are refused") {
+		t.Errorf("the log says\n%s", text)
+	}
 }
 
 // fill writes a file of n bytes, or as far as there is space.

@@ -259,12 +259,7 @@ func (b *Broker) passOn(s *session) {
 		if stored == nil {
 			continue
 		}
-		j := job{queued: []mapping.Record{rec}, done: func(err error) {
-			if err != nil {
-				b.count.lost.Add(1)
-			}
-			stored.Look()
-		}}
+		j := job{queued: []mapping.Record{rec}, done: func(error) { stored.Look() }} // what is refused the session log counts
 		if b.committer.put(j) != nil {
 			return // the broker stops
 		}

@@ -90,10 +90,7 @@ func (b *Broker) queueSnapshot(s *session, sub topics.Subscription) {
 	if b.committer.put(job{late: late, done: func(err error) { done <- err }}) != nil {
 		return // the broker stops
 	}
-	switch err := <-done; {
-	case err != nil:
-		b.count.lost.Add(uint64(len(recs)))
-	case len(recs) > 0:
+	if err := <-done; err == nil && len(recs) > 0 { // what is refused the session log counts
 		w := waitingSnapshot{sub: sub, last: b.queueNext() - 1}
 		for i := range recs {
 			w.size += len(recs[i].Message.Topic) + len(recs[i].Message.Payload)

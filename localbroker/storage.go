@@ -281,12 +281,11 @@ func (b *Broker) planPoints(recs []mapping.Record) (*board.Plan, []mapping.Recor
 }
 
 // queuePoints appends samples to the session log and closes done. When the disk
-// refuses them, stored sessions lose them: the upstreams may have them.
+// refuses them, stored sessions lose them, and the session log counts them: the
+// upstreams may have them.
 func (b *Broker) queuePoints(wanted []mapping.Record, done chan<- struct{}) {
 	defer close(done)
-	if err := b.disk().queue.Append(wanted); err != nil {
-		b.count.lost.Add(uint64(len(wanted)))
-	}
+	_ = b.disk().queue.Append(wanted) // see above
 }
 
 // Trust tells the session log that the wall clock can be believed at now: see

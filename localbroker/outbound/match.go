@@ -158,8 +158,12 @@ func merge(subs []subscription, seq uint64) (w Want, ok bool) {
 	return w, ok
 }
 
-// lost notes that the log has lost records before the session had them.
+// lost notes that the log has lost records before the session had them. What the
+// disk refused was never promised.
 func (s *Session) lost(d *mapping.Drop) {
+	if d.Cause == mapping.DropDiskError {
+		return
+	}
 	s.cfg.Shared.Lost.Add(d.Count)
 	if s.cfg.Shared.Log != nil {
 		s.cfg.Shared.Log.Error("messages for a stored session are gone from the session log", slog.String("client", s.cfg.ClientID),
