@@ -250,6 +250,9 @@ func (c *conn) readDeadline(d time.Duration, from time.Time) error {
 // A client that comes back at once does so on a connection that may be read
 // first.
 func (c *conn) finish() {
+	if c.socket.quiet() {
+		return
+	}
 	c.out.mu.Lock()
 	c.leaving.Store(true)
 	if !c.out.closing {

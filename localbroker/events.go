@@ -115,7 +115,7 @@ func (c *conn) why(err error) string {
 	switch {
 	case errors.Is(err, errDisconnected):
 		return "it said goodbye"
-	case c.leaving.Load():
+	case c.leaving.Load(), c.replaced.Load():
 		return "another connection with the same client id has taken over"
 	case c.unwelcome.Load():
 		return "its user or certificate is no longer let in"

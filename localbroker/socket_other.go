@@ -11,3 +11,4 @@ type socket struct{}
 func (*socket) open(net.Conn, *buffers) bool    { return false }
 func (*socket) read() ([]byte, int, error)      { return nil, 0, net.ErrClosed }
 func (*socket) write([]byte) (n int, err error) { return 0, net.ErrClosed }
+func (*socket) quiet() bool                     { return false }

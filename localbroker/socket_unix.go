@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync/atomic"
 	"syscall"
 )
 
@@ -24,6 +25,7 @@ type socket struct {
 	out        []byte // written from
 	err        error
 	outErr     error
+	waits      atomic.Bool // read found nothing, and waits
 }
 
 // open finds the descriptor of conn. It is false for TLS, WebSocket and pipes.
@@ -60,6 +62,7 @@ func (s *socket) read() (chunk []byte, n int, err error) {
 }
 
 func (s *socket) takeSome(fd uintptr) bool {
+	s.waits.Store(false)
 	chunk := s.pool.get()
 	n, err := syscall.Read(int(fd), chunk[:cap(chunk)])
 	for errors.Is(err, syscall.EINTR) {
@@ -68,6 +71,7 @@ func (s *socket) takeSome(fd uintptr) bool {
 	switch {
 	case errors.Is(err, syscall.EAGAIN):
 		s.pool.put(chunk)
+		s.waits.Store(true)
 		return false
 	case err == nil && n == 0:
 		err = io.EOF
@@ -79,6 +83,21 @@ func (s *socket) takeSome(fd uintptr) bool {
 	}
 	s.chunk, s.n = chunk, n
 	return true
+}
+
+// quiet reports whether all that has come was read, and is done with. It is
+// false where that cannot be known.
+func (s *socket) quiet() bool {
+	if s.raw == nil {
+		return false
+	}
+	empty := false
+	err := s.raw.Control(func(fd uintptr) {
+		var one [1]byte
+		_, _, err := syscall.Recvfrom(int(fd), one[:], syscall.MSG_PEEK)
+		empty = errors.Is(err, syscall.EAGAIN)
+	})
+	return err == nil && empty && s.waits.Load() // in this order: who takes the last byte does not wait
 }
 
 // write writes as much of p as goes without waiting.
