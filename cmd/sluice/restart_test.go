@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -41,8 +42,24 @@ func TestHostRestartsTheProgram(t *testing.T) {
 		}
 	}
 	s.mu.Unlock()
+	systemd, told := newEvents(), filepath.Join(dir, "notify")
+	socket, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: told, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }() // it has no state to lose
+	go func() {
+		buf := make([]byte, 4096)
+		for {
+			n, err := socket.Read(buf)
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(systemd, "%s\n", buf[:n])
+		}
+	}()
 	cmd := exec.Command(os.Args[0], "run", "-c", p.path)
-	cmd.Env, cmd.Stderr = append(os.Environ(), beSluice+"=1"), p.log
+	cmd.Env, cmd.Stderr = append(os.Environ(), beSluice+"=1", "NOTIFY_SOCKET="+told, "WATCHDOG_USEC=20000000"), p.log
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -71,6 +88,10 @@ func TestHostRestartsTheProgram(t *testing.T) {
 		t.Errorf("%v\n%s", err, p.log)
 	}
 	s.awaitText(t, "NDEATH 1\n")
+	systemd.await(t, "a reload, and an end at the end", func(text string) bool {
+		order := `(?s)^READY=1\n[^\n]*\nWATCHDOG_USEC=20000000\n.*RELOADING=1\nMONOTONIC_USEC=\d+\nWATCHDOG_USEC=600000000\nREADY=1\n[^\n]*\nWATCHDOG_USEC=20000000\n.*STOPPING=1`
+		return regexp.MustCompile(order).MatchString(text) && strings.Count(text, "STOPPING") == 1
+	})
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	missing, most := 0, int64(len(polls))

@@ -37,8 +37,7 @@ func (g *gateway) serve(ctx context.Context, hangUp <-chan os.Signal, n notifier
 			g.setScanRate(r)
 		case r := <-g.restarts:
 			if g.grantRestart(r) {
-				// To systemd this is no end: it would stop the process for good.
-				g.notify(n.reloading())
+				g.notify(n.restarting())
 				return true
 			}
 		case <-hangUp:

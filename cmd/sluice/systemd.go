@@ -48,16 +48,38 @@ func (n notifier) send(state string) error {
 	return errors.Join(err, conn.Close())
 }
 
-func (n notifier) ready(status string) error { return n.send("READY=1\nSTATUS=" + status) }
+func (n notifier) ready(status string) error {
+	return n.send("READY=1\nSTATUS=" + status + n.watchdogIs(n.watchdog))
+}
+
+// watchdogIs sets the interval within which systemd wants to hear from us, "" if it
+// does not want to.
+func (n notifier) watchdogIs(d time.Duration) string {
+	if n.watchdog == 0 {
+		return ""
+	}
+	return "\nWATCHDOG_USEC=" + strconv.FormatInt(d.Microseconds(), 10)
+}
+
+// longestEnd is how long the end before a new start may take: the grace period of
+// upstreams is 5 minutes at most.
+const longestEnd = 10 * time.Minute
+
+// restarting begins an end after which the program starts anew in the same process. It
+// is told as a reload, which ready ends: after STOPPING systemd would end the
+// process for good.
+func (n notifier) restarting() error { return n.reload(n.watchdogIs(longestEnd)) }
 
 // reloading begins a reload, which ready ends. Type=notify-reload wants the
 // monotonic time with it.
-func (n notifier) reloading() error {
+func (n notifier) reloading() error { return n.reload("") }
+
+func (n notifier) reload(more string) error {
 	var ts unix.Timespec
 	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &ts); err != nil {
 		return err
 	}
-	return n.send("RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10))
+	return n.send("RELOADING=1\nMONOTONIC_USEC=" + strconv.FormatInt(ts.Nano()/1000, 10) + more)
 }
 
 func (n notifier) stopping() error { return n.send("STOPPING=1\nSTATUS=sending what is pending") }
