@@ -177,7 +177,7 @@ func TestFailedFsyncGivesTheFileUpAndKeepsTheRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := mustCursor(t, s, "up")
+	mustCursor(t, s, "up")
 	mustAppend(t, s, poll(clock, 0, 20))
 	s.tick()
 	mustAppend(t, s, poll(clock, 20, 20))
@@ -199,7 +199,7 @@ func TestFailedFsyncGivesTheFileUpAndKeepsTheRecords(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c = mustCursor(t, s, "up")
+	c := mustCursor(t, s, "up")
 	values, drops := drain(t, c)
 	wantValues(t, values, upTo(0, 40))
 	if len(drops) > 0 {

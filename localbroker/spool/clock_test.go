@@ -19,7 +19,7 @@ func TestSamplesOfAnUntrustedClockWaitAndAreCorrected(t *testing.T) {
 	closeSpool(t, s) // another process of the same boot
 	clock.pass(time.Minute)
 	s = mustOpen(t, dir, testConfig(Buffered), clock)
-	c = mustCursor(t, s, "up")
+	mustCursor(t, s, "up")
 	mustAppend(t, s, poll(clock, 3, 3))
 	clock.pass(time.Minute)
 	now := clock.Now()

@@ -196,7 +196,7 @@ func tinyDisk(t *testing.T, full Full, refuse bool) {
 	clock, cfg := newClock(), testConfig(Sync)
 	cfg.Full, cfg.Refuse, cfg.Max = full, refuse, 64<<20
 	s := mustOpen(t, filepath.Join(at, "spool"), cfg, clock)
-	c := mustCursor(t, s, "up")
+	mustCursor(t, s, "up")
 	taken, refused := []int64{}, 0
 	for i := 0; refused < 2000; i += 20 {
 		err := s.Append(poll(clock, i, 20))
@@ -212,7 +212,7 @@ func tinyDisk(t *testing.T, full Full, refuse bool) {
 	closeErr := s.Close() // the footer may find no space either
 	t.Logf("%d taken, %d refused, close: %v", len(taken), refused, closeErr)
 	s = mustOpen(t, filepath.Join(at, "spool"), cfg, clock)
-	c = mustCursor(t, s, "up")
+	c := mustCursor(t, s, "up")
 	values, _ := drain(t, c)
 	wantValues(t, values, taken)
 	s.tick()

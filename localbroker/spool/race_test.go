@@ -117,13 +117,13 @@ func TestAnEmptyOrWrongRecordIsRefused(t *testing.T) {
 func TestALargeMessageHasASegmentOfItsOwn(t *testing.T) {
 	dir, clock := t.TempDir(), newClock()
 	s := mustOpen(t, dir, testConfig(Sync), clock)
-	c := mustCursor(t, s, "up")
+	mustCursor(t, s, "up")
 	mustAppend(t, s, poll(clock, 0, 3))
 	mustAppend(t, s, []mapping.Record{{Message: &mapping.Message{Topic: "x", Payload: make([]byte, 4*minSegmentSize)}, Stamp: clock.Now()}})
 	mustAppend(t, s, poll(clock, 3, 3))
 	closeSpool(t, s)
 	s = mustOpen(t, dir, testConfig(Sync), clock)
-	c = mustCursor(t, s, "up")
+	c := mustCursor(t, s, "up")
 	n, size := 0, 0
 	for recs := next(t, c, false, 100); len(recs) > 0; recs = next(t, c, false, 100) {
 		for _, r := range recs {
