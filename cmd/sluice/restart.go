@@ -95,17 +95,17 @@ func (g *gateway) mayRestart(now time.Time) (command.Code, string) {
 
 // startAgain replaces the process by the program as it stands on disk now, with
 // the same arguments and environment: who watches over it still sees the process
-// it started. It returns if that fails, and nil if ctx is done, as somebody wants
-// an end and no new beginning.
-func startAgain(ctx context.Context) error {
+// it started. missing says why there is none. It returns if that fails, and nil if
+// ctx is done, as somebody wants an end and no new beginning.
+func startAgain(ctx context.Context, program string, missing error) error {
 	signal.Ignore(syscall.SIGHUP) // the site file is read again anyway
 	signal.Reset(os.Interrupt, syscall.SIGTERM)
 	if ctx.Err() != nil {
 		return nil
 	}
-	path, err := os.Executable()
+	err := missing
 	if err == nil {
-		err = syscall.Exec(path, os.Args, os.Environ())
+		err = syscall.Exec(program, os.Args, os.Environ())
 	}
 	return fail(exitInternal, fmt.Errorf("start anew: %w", err), "start it again by hand, or have a service manager do so")
 }

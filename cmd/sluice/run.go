@@ -34,9 +34,10 @@ func (a *app) runCommand() *cobra.Command {
 			return nil
 		},
 		RunE: a.wrap(func(ctx context.Context, _ []string) (result, error) {
+			program, missing := os.Executable() // before it is replaced by a newer one
 			again, err := run(ctx, path, level, a.errs)
 			if again {
-				err = startAgain(ctx)
+				err = startAgain(ctx, program, missing)
 			}
 			return result{}, err
 		}),

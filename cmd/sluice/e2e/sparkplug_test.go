@@ -16,7 +16,7 @@ func TestEdgeNode(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, edgeTools)
-	}{{"outage", edgeOutage}, {"host away", edgeHostAway}, {"servers", edgeServers}} { // the longest first
+	}{{"outage", edgeOutage}, {"host away", edgeHostAway}, {"servers", edgeServers}, {"reboot", edgeReboot}} { // the longest first
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			test.run(t, tools)
