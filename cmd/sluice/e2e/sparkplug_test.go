@@ -82,7 +82,7 @@ func edgeServers(t *testing.T, tools edgeTools) {
 const halfOutage = 15 * 60
 
 // edgeOutage is an outage of 30 minutes at 100 points, 50 times as fast, without
-// a primary host, with SIGKILL in the middle and a cut in the drain.
+// a primary host, with SIGKILL in the middle, and cuts of a line that is too slow.
 func edgeOutage(t *testing.T, tools edgeTools) {
 	r := newEdgeRig(t, tools, edgeSetup{servers: 1, width: 100, every: "20ms", aliases: true})
 	proxy := r.list[0].proxy
@@ -90,7 +90,12 @@ func edgeOutage(t *testing.T, tools edgeTools) {
 	r.after(0, "DDATA", 100, func() {})
 	for range 3 {
 		r.after(0, "DBIRTH", 1, func() { r.command(0, "Node Control/Rebirth") })
-		r.after(0, "DDATA", 50, func() { proxy.Cut() })
+		proxy.SetRate(30_000) // a third of the live data: the rest is under way when the line breaks
+		r.polled(120)
+		r.after(0, "DDATA", 50, func() {
+			proxy.Cut()
+			proxy.SetRate(0)
+		})
 	}
 	proxy.Refuse(true)
 	proxy.Cut()
