@@ -31,8 +31,9 @@ type job struct {
 	plan     *board.Plan
 	upstream bool             // into the log
 	queued   []mapping.Record // into the session log
-	// late, if not nil, makes queued once all that came before is delivered.
-	late   func() []mapping.Record
+	// late, if not nil, makes queued or ops once all that came before is
+	// delivered.
+	late   func(*job)
 	ops    []state.Op // into the state
 	stamp  sources.Stamp
 	once   bool // at QoS 2 of a stored session: ops hold its identifier
@@ -192,7 +193,7 @@ func (q *committer) next(group []job) []job {
 // acknowledged, or refuses it.
 func (q *committer) commit(group []job) {
 	if late := group[0].late; late != nil {
-		group[0].queued = late()
+		late(&group[0])
 	}
 	q.limit(group)
 	errs := q.store(group)
@@ -242,7 +243,8 @@ func (q *committer) limit(group []job) {
 		case fits:
 		case j.live:
 			q.count.refuse(wire.RefusedRetained)
-			j.message.Retain = false
+			m := *j.message
+			m.Retain, j.message = false, &m
 			j.ops = slices.DeleteFunc(j.ops, func(op state.Op) bool { return op.Bucket == state.RetainedTopic })
 		default:
 			j.full, j.upstream, j.queued, j.ops, j.once = true, false, nil, nil, false
@@ -333,8 +335,10 @@ func (j *job) outcome(errs [3]error) error {
 // refuse tells the client of a message that was not stored.
 func (q *committer) refuse(j *job, cause wire.Cause) {
 	q.count.refuse(cause)
-	if c := j.session.connection(); c != nil && cause == wire.RefusedRetained {
-		c.noteRefused(cause, j.message.Topic)
+	if cause == wire.RefusedRetained {
+		if c := j.session.connection(); c != nil {
+			c.noteRefused(cause, j.message.Topic)
+		}
 	}
 	if j.message.QoS == 0 || j.conn == nil {
 		if cause == wire.RefusedLog {

@@ -32,9 +32,9 @@ func TestLateJobIsMadeInItsTurn(t *testing.T) {
 		for _, name := range []string{"before", "snapshot", "after"} {
 			j := job{message: &wire.Message{Topic: name}, queued: record(name)}
 			if name == "snapshot" {
-				j = job{late: func() []mapping.Record {
+				j = job{late: func(j *job) {
 					order = append(order, "ask")
-					return record(name)
+					j.queued = record(name)
 				}}
 			}
 			if err := q.put(j); err != nil {

@@ -54,7 +54,9 @@ func TestCommandsTellWhoAndHow(t *testing.T) {
 // TestPublishOfTheGateway: a message of the gateway itself reaches who has
 // subscribed at its QoS, and is refused when the broker has ended.
 func TestPublishOfTheGateway(t *testing.T) {
-	b := start(t, testConfig(), Options{})
+	cfg := testConfig()
+	cfg.Limits.Retained = 1
+	b := start(t, cfg, Options{})
 	w := dial(t, b.address, 5).connect("watcher")
 	w.subscribe("lan/#", 1)
 	eventually(t, func() bool { return b.Stats().Running })
@@ -63,6 +65,17 @@ func TestPublishOfTheGateway(t *testing.T) {
 	}
 	if topic, payload, _ := w.message(); topic != "lan/x/result" || payload != "done" {
 		t.Errorf("%s %q", topic, payload)
+	}
+	b.board.Retain(&wire.Message{Topic: "lan/full", Payload: []byte("x"), Retain: true})
+	kept := &wire.Message{Topic: "lan/kept", Payload: []byte("beyond the limits"), QoS: 1, Retain: true}
+	if err := b.Publish(kept); err != nil {
+		t.Fatal(err)
+	}
+	if topic, payload, _ := w.message(); topic != "lan/kept" || payload != "beyond the limits" {
+		t.Errorf("%s %q", topic, payload)
+	}
+	if s := b.Stats(); s.Retained != 1 || !kept.Retain {
+		t.Errorf("%d retained; %+v", s.Retained, kept)
 	}
 	idle, err := New(testConfig(), new(memoryLog), Options{Site: "plant", Clock: stoppedClock{}})
 	if err != nil {

@@ -27,15 +27,14 @@ func (b *Broker) keepAges(ctx context.Context) {
 	}
 }
 
-// forgetExpired forgets the retained messages whose time is over.
+// forgetExpired forgets the retained messages whose time is over, behind those
+// that wait to be stored: one of them may take the place of an old one.
 func (b *Broker) forgetExpired() {
-	var ops []state.Op
-	for _, topic := range b.board.Expired(time.Now()) {
-		ops = append(ops, state.DeleteRetained(topic))
-	}
-	if err := b.keep(ops...); err != nil {
-		b.log.Warn("the end of retained messages is not stored", "error", err)
-	}
+	_ = b.committer.put(job{late: func(j *job) { // an error: the broker stops
+		for _, topic := range b.board.Expired(time.Now()) {
+			j.ops = append(j.ops, state.DeleteRetained(topic))
+		}
+	}})
 }
 
 // lookAll has stored sessions look past what they do not want, so that the log
@@ -48,21 +47,18 @@ func (b *Broker) lookAll() {
 	}
 }
 
-// keepAge is keepAges once.
+// keepAge is keepAges once. Each age goes to the committer under the life of its
+// session, before what a client that comes back has stored of it.
 func (b *Broker) keepAge() {
 	if b.disk().store == nil {
 		return
 	}
-	var ops []state.Op
 	now := time.Now()
 	for _, s := range b.allSessions() {
 		s.life.Lock()
 		if s.stored() && !s.ended && !s.away.IsZero() {
-			ops = append(ops, state.PutAge(s.id, s.awayFor(now)))
+			_ = b.committer.put(job{ops: []state.Op{state.PutAge(s.id, s.awayFor(now))}}) // an error: the broker stops
 		}
 		s.life.Unlock()
-	}
-	if err := b.keep(ops...); err != nil {
-		b.log.Warn("the ages of sessions are not stored", "error", err)
 	}
 }

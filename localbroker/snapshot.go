@@ -82,9 +82,9 @@ func (b *Broker) snapshot(c *conn, sub topics.Subscription, existed bool) {
 // is the newest.
 func (b *Broker) queueSnapshot(s *session, sub topics.Subscription) {
 	var recs []mapping.Record
-	late := func() []mapping.Record {
+	late := func(j *job) {
 		recs = b.board.SnapshotRecords(nil, s.out, sub, b.moment())
-		return recs
+		j.queued = recs
 	}
 	done := make(chan error, 1)
 	if b.committer.put(job{late: late, done: func(err error) { done <- err }}) != nil {

@@ -7,9 +7,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"sync"
 	"testing"
+	"time"
 
 	"sluice/localbroker/spool"
+	"sluice/localbroker/wire"
 	"sluice/mapping"
 )
 
@@ -217,6 +220,42 @@ func TestRetainedMessagesOutliveARestart(t *testing.T) {
 			t.Errorf("stored %v: %+v", stored, m)
 		}
 		w.ping()
+	}
+}
+
+// TestRetainedMessageThatTakesThePlaceOfAnExpiredOne is kept, though the end of
+// the old one is noted while it is on its way.
+func TestRetainedMessageThatTakesThePlaceOfAnExpiredOne(t *testing.T) {
+	l := newLasting(t, spool.Sync)
+	eventually(t, l.running.Load)
+	l.board.Retain(&wire.Message{Topic: "plant/free/a", Payload: []byte("old"), Retain: true, Expires: time.Now().Add(-time.Second)})
+	hold := make(chan struct{})
+	l.log.hold = hold
+	pub := dial(t, l.address, 5).connect("pub")
+	release := sync.OnceFunc(func() { close(hold) })
+	defer release()
+	waiting := func(n int) func() bool {
+		return func() bool {
+			l.committer.mu.Lock()
+			defer l.committer.mu.Unlock()
+			return len(l.committer.jobs) == n
+		}
+	}
+	pub.publish("lan/x", "holds the log up", 1, 1, false)
+	pub.ping()
+	eventually(t, waiting(0))
+	pub.publish("plant/free/a", "new", 1, 2, true)
+	pub.ping()
+	forgot := make(chan struct{})
+	go func() { l.forgetExpired(); close(forgot) }()
+	eventually(t, waiting(2)) // it comes behind the new one
+	release()
+	<-forgot
+	l.restart()
+	w := dial(t, l.address, 5).connect("reader")
+	w.subscribe("plant/free/#", 1)
+	if m := w.publication(); m.payload != "new" {
+		t.Errorf("got %+v", m)
 	}
 }
 
