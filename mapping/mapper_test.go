@@ -150,6 +150,21 @@ func TestScaleFactors(t *testing.T) {
 	}
 }
 
+// TestForceAtAnotherInterval: the poll nearest to the end of force repeats a value, at
+// the interval that holds.
+func TestForceAtAnotherInterval(t *testing.T) {
+	for every, repeated := range map[time.Duration]bool{0: false, 4 * time.Second: true} {
+		site := oneDevice(t, "a: holding 1 float64 deadband 5 force 6s")
+		m := NewMapper(site)
+		m.SetInterval("unknown", time.Hour)
+		m.SetInterval(site.Devices[0].Name, every)
+		m.Map([]sources.Sample{good(0, sources.Float64(1), 0)})
+		if got := m.Map([]sources.Sample{good(0, sources.Float64(1), 4*time.Second)}); len(got) == 1 != repeated {
+			t.Errorf("every %v: repeated after 4 s: %v", every, got)
+		}
+	}
+}
+
 func TestReportOnChange(t *testing.T) {
 	type step struct {
 		sample sources.Sample

@@ -158,7 +158,9 @@ const (
 // so many messages; what compressing saves is measured (docs/sparkplug.md).
 func sparkplugBytes(cfg *sparkplug.Config, samples, messages float64) float64 {
 	switch {
-	case cfg.Templates: // compressed, it is less
+	case cfg.Templates && cfg.Compress && samples > 0:
+		return min(templateBytesPerSample, 9+210*messages/samples)
+	case cfg.Templates:
 		return templateBytesPerSample
 	case !cfg.Compress || samples == 0:
 		return sparkplugBytesPerSample

@@ -95,8 +95,8 @@ func (f *field) setInterval(names []string, every time.Duration) error {
 	return errors.Join(errs...)
 }
 
-// scanProblems finds devices that two edge nodes would set the interval of, and buses
-// that cannot do what hosts may ask for.
+// scanProblems finds devices that two edge nodes would set the interval of, buses
+// that cannot do what hosts may ask for, and edge nodes whose devices are not polled.
 func (s *site) scanProblems(doc *configs.Document, index int) (problems []configs.Problem) {
 	cfg := &s.Upstreams[index]
 	limits := cfg.Effective().Sparkplug.ScanRate
@@ -118,11 +118,13 @@ func (s *site) scanProblems(doc *configs.Document, index int) (problems []config
 			}
 		}
 	}
+	polled := false
 	for i := range s.buses {
 		b := &s.buses[i]
 		load := b.forecast.Load
 		for _, d := range b.forecast.Devices {
 			if slices.Contains(names, d.Name) {
+				polled = true
 				for _, group := range d.Groups {
 					load += float64(group.Time)/float64(limits.Min) - float64(group.Time)/float64(group.Every)
 				}
@@ -133,6 +135,10 @@ func (s *site) scanProblems(doc *configs.Document, index int) (problems []config
 				Message: fmt.Sprintf("bus %s cannot keep up with the shortest interval that hosts may set, %v: it %s of the time", b.name, limits.Min, percent(load)),
 				Fix:     "raise scan_rate.min"}))
 		}
+	}
+	if !polled {
+		problems = append(problems, doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
+			Message: fmt.Sprintf("hosts of %s may set how often is polled, but none of its devices is polled", cfg.Name), Fix: "remove scan_rate"}))
 	}
 	return problems
 }

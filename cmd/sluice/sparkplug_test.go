@@ -166,6 +166,7 @@ func TestSparkplugSiteFile(t *testing.T) {
 		"host grace":         {"payload: sparkplug, sparkplug: { host_grace: 2h }", "host_grace"},
 		"reboot":             {"payload: sparkplug, sparkplug: { reboot: true }", ""},
 		"scan rate":          {"payload: sparkplug, sparkplug: { scan_rate: {} }", ""},
+		"scan rate unused":   {"payload: sparkplug, filter: { exclude: ['*'] }, sparkplug: { scan_rate: {} }", "none of its devices is polled"},
 		"scan rate of none":  {"payload: sparkplug, sparkplug: { scan_rate: { min: 1m, max: 1s } }", "min is above max"},
 		"scan rate too much": {"payload: sparkplug, sparkplug: { scan_rate: { min: 1ms } }", "100ms to 24h"},
 		"scan rate twice": {"payload: sparkplug, sparkplug: { scan_rate: {} } }\n" +
