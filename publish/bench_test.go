@@ -66,8 +66,13 @@ func sink() error {
 		case 3:
 			topic := int(body[0])<<8 | int(body[1])
 			_, err = w.Write([]byte{0x40, 2, body[2+topic], body[3+topic]})
-		case 8: // the three filters of an edge node
-			_, err = w.Write([]byte{0x90, 5, body[0], body[1], 1, 1, 1})
+		case 8: // every filter of an edge node
+			codes := []byte{0x90, 2, body[0], body[1]}
+			for rest := body[2:]; len(rest) > 0; rest = rest[3+int(rest[0])<<8+int(rest[1]):] {
+				codes = append(codes, 1)
+				codes[1]++
+			}
+			_, err = w.Write(codes)
 		case 12:
 			_, err = w.Write([]byte{0xd0, 0})
 		case 14:
