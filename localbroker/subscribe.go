@@ -12,40 +12,7 @@ import (
 func (c *conn) subscribe() error {
 	b, s, p := c.broker, c.session, &c.packet
 	c.waitCommitted()
-	codes := make([]byte, len(p.Filters))
-	known := make(map[string]bool)
-	for _, sub := range b.index.Of(s.out) {
-		known[sub.Filter] = true
-	}
-	var ops []state.Op
-	had := len(known)
-	next := b.queueNext()
-	existed := make([]bool, len(p.Filters))
-	waiting := s.snapshotsWaiting()
-	for i, sub := range p.Filters {
-		existed[i] = known[sub.Filter]
-		size := b.snapshotSize(s, sub, existed[i])
-		switch {
-		case !b.rules.MayRead(c.identity, sub.Filter):
-			b.count.refuse(wire.RefusedACL)
-			c.noteRefused(wire.RefusedACL, sub.Filter)
-			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
-			continue
-		case !existed[i] && had >= b.cfg.Limits.Subscriptions || s.out.Overdue() || size > 0 && waiting+size > snapshotShare*int(b.cfg.Limits.RetainedSize):
-			b.count.refuse(wire.RefusedSubscription)
-			c.noteRefused(wire.RefusedSubscription, sub.Filter)
-			codes[i] = wire.CodeQuota
-			continue
-		case !existed[i]:
-			had++
-			known[sub.Filter] = true
-		}
-		codes[i], waiting = sub.QoS, waiting+size
-		since := s.out.Subscribed(sub, next)
-		if s.stored() {
-			ops = append(ops, state.PutSubscription(storedSubscription(s.id, sub, since)))
-		}
-	}
+	codes, existed, ops := c.grant()
 	if err := b.keep(ops...); err != nil {
 		b.count.refuse(wire.RefusedLog)
 		for i, sub := range p.Filters {
@@ -73,6 +40,46 @@ func (c *conn) subscribe() error {
 		}
 	}
 	return nil
+}
+
+// grant decides on each filter of a SUBSCRIBE. It returns the codes, which of the
+// subscriptions were there before, and what has to be kept. What is granted
+// counts for records of the session log from now on.
+func (c *conn) grant() (codes []byte, existed []bool, ops []state.Op) {
+	b, s, filters := c.broker, c.session, c.packet.Filters
+	codes, existed = make([]byte, len(filters)), make([]bool, len(filters))
+	known := make(map[string]bool)
+	for _, sub := range b.index.Of(s.out) {
+		known[sub.Filter] = true
+	}
+	next, waiting, most := b.queueNext(), s.snapshotsWaiting(), snapshotShare*int(b.cfg.Limits.RetainedSize)
+	for i, sub := range filters {
+		existed[i] = known[sub.Filter]
+		if !b.rules.MayRead(c.identity, sub.Filter) {
+			codes[i] = wire.CodeUnspecified // and not 0x87, for which the public suites have no place
+			c.refuseFilter(wire.RefusedACL, sub.Filter)
+			continue
+		}
+		size := b.snapshotSize(s, sub, existed[i])
+		if !existed[i] && len(known) >= b.cfg.Limits.Subscriptions || s.out.Overdue() || size > 0 && waiting+size > most {
+			codes[i] = wire.CodeQuota
+			c.refuseFilter(wire.RefusedSubscription, sub.Filter)
+			continue
+		}
+		known[sub.Filter] = true
+		codes[i], waiting = sub.QoS, waiting+size
+		since := s.out.Subscribed(sub, next)
+		if s.stored() {
+			ops = append(ops, state.PutSubscription(storedSubscription(s.id, sub, since)))
+		}
+	}
+	return codes, existed, ops
+}
+
+// refuseFilter counts and tells that a subscription was refused.
+func (c *conn) refuseFilter(cause wire.Cause, filter string) {
+	c.broker.count.refuse(cause)
+	c.noteRefused(cause, filter)
 }
 
 // unsubscribe acts on an UNSUBSCRIBE.
