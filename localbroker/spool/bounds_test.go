@@ -1,9 +1,11 @@
 package spool
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"path/filepath"
 	"strings"
@@ -303,6 +305,32 @@ func TestRefuseKeepsWhatWasTaken(t *testing.T) {
 			}
 			closeSpool(t, s)
 		})
+	}
+}
+
+// TestTooSmallForOneFile: the start warns, and the first error says how much is
+// missing.
+func TestTooSmallForOneFile(t *testing.T) {
+	fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	fsys.free = 2 << 20
+	fsys.fault = func(op, name string) error {
+		if op == "preallocate" {
+			return syscall.ENOSPC
+		}
+		return nil
+	}
+	var log bytes.Buffer
+	clock, cfg := newClock(), testConfig(Sync)
+	cfg.SegmentSize = 4 << 20
+	s, err := open("/log", cfg, clock, slog.New(slog.NewTextHandler(&log, nil)), fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); !strings.Contains(text, "no room for the next file of the log") || !strings.Contains(text, "needed=4194304 free=2097152") {
+		t.Errorf("the start says %s", text)
+	}
+	if err := s.Append(poll(clock, 0, 20)); !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "a file of 4096 KiB and 2048 KiB free") {
+		t.Errorf("append: %v", err)
 	}
 }
 
