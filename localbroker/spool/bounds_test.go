@@ -321,7 +321,7 @@ func TestTooSmallForOneFile(t *testing.T) {
 	}
 	var log bytes.Buffer
 	clock, cfg := newClock(), testConfig(Sync)
-	cfg.SegmentSize = 4 << 20
+	cfg.Max, cfg.SegmentSize = 64<<20, 4<<20
 	s, err := open("/log", cfg, clock, slog.New(slog.NewTextHandler(&log, nil)), fsys)
 	if err != nil {
 		t.Fatal(err)
