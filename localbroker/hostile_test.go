@@ -60,9 +60,10 @@ func TestPanicOfAConnectHoldsNobodyUp(t *testing.T) {
 			}
 			eventually(t, func() bool { return l.count.panics.Load() == 1 })
 			l.storage.Store(whole)
-			l.session(5, "c", false)
+			_ = w.conn.Close() // the broker waits for it when it stops
+			_ = l.session(5, "c", false).conn.Close()
 			l.restart()
-			l.session(5, "c", true)
+			_ = l.session(5, "c", true).conn.Close()
 		})
 	}
 }
