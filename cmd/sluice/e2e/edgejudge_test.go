@@ -16,6 +16,7 @@ type edgeMessage struct {
 	qos      byte
 	retained bool
 	Seq      int          `json:"seq"` // -1: none
+	Packed   bool         `json:"packed"`
 	Metrics  []edgeMetric `json:"metrics"`
 }
 
@@ -50,7 +51,7 @@ type edgeJudge struct {
 	pollAt   map[int64]int64 // poll by time
 	arrived  map[string][]bool
 	// What has shown.
-	messages, samples, historical, repeats, births, rebirths, wraps, longest int
+	messages, samples, historical, repeats, births, rebirths, wraps, longest, packed int
 }
 
 // edgeSession is from an NBIRTH to its NDEATH.
@@ -161,6 +162,9 @@ func (j *edgeJudge) message(m *edgeMessage) {
 		j.wraps++
 	}
 	s.since++
+	if m.Packed {
+		j.packed++
+	}
 	j.longest = max(j.longest, s.since)
 	switch kind {
 	case "DBIRTH":
@@ -276,8 +280,8 @@ func (j *edgeJudge) data(m *edgeMessage, s *edgeSession, device string) {
 
 // shown are the figures of a run.
 func (j *edgeJudge) shown() string {
-	return fmt.Sprintf("%d polls, %d samples in %d messages, %d historical, %d repeated, %d births of them %d rebirths, %d wraps of seq, %d messages after one birth",
-		len(j.polls), j.samples, j.messages, j.historical, j.repeats, j.births, j.rebirths, j.wraps, j.longest)
+	return fmt.Sprintf("%d polls, %d samples in %d messages (%d compressed), %d historical, %d repeated, %d births of them %d rebirths, %d wraps of seq, %d messages after one birth",
+		len(j.polls), j.samples, j.messages, j.packed, j.historical, j.repeats, j.births, j.rebirths, j.wraps, j.longest)
 }
 
 // edgeRun is what a right edge node sends: live samples, a break, history, live.

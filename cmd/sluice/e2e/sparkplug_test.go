@@ -3,6 +3,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -16,7 +17,7 @@ func TestEdgeNode(t *testing.T) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, edgeTools)
-	}{{"outage", edgeOutage}, {"host away", edgeHostAway}, {"servers", edgeServers}, {"reboot", edgeReboot}} { // the longest first
+	}{{"outage", edgeOutage}, {"host away", edgeHostAway}, {"servers", edgeServers}, {"reboot", edgeReboot}, {"silent line", edgeSilence}} { // the longest first
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			test.run(t, tools)
@@ -24,6 +25,7 @@ func TestEdgeNode(t *testing.T) {
 	}
 	for name, setup := range map[string]edgeSetup{
 		"wrap":           {aliases: true},
+		"wrap, packed":   {aliases: true, sparkplug: ", compress: true"},
 		"wrap, types":    {aliases: true, types: true, sparkplug: ", datatype_in_data: true"},
 		"wrap, names":    {sparkplug: ", aliases: false"},
 		"wrap, all said": {types: true, sparkplug: ", aliases: false, datatype_in_data: true"},
@@ -38,7 +40,7 @@ func TestEdgeNode(t *testing.T) {
 // edgeWrap is more messages than seq has numbers, with a rebirth in the middle of
 // a count and two at once.
 func edgeWrap(t *testing.T, tools edgeTools, setup edgeSetup) {
-	setup.servers, setup.width, setup.every = 1, 2*len(edgeReadings), "20ms"
+	setup.servers, setup.width, setup.every = 1, 4*len(edgeReadings), "20ms"
 	r := newEdgeRig(t, tools, setup)
 	r.run()
 	r.after(0, "DDATA", 300, func() {})
@@ -50,7 +52,26 @@ func edgeWrap(t *testing.T, tools edgeTools, setup edgeSetup) {
 	})
 	r.after(0, "DDATA", 300, func() {})
 	j := r.verdict()
+	if packed := strings.Contains(setup.sparkplug, "compress"); packed && j.packed < 600 || !packed && j.packed > 0 {
+		t.Errorf("%d compressed messages", j.packed)
+	}
 	if j.births != j.rebirths+1 || j.rebirths < 2 || j.wraps < 2 || j.longest < 300 || j.repeats > 0 {
+		t.Errorf("not what should have shown: %s", j.shown())
+	}
+}
+
+// edgeSilence is a line that takes everything and brings nothing, until the edge
+// node gives it up. Then what it took comes after all, with the will behind it.
+func edgeSilence(t *testing.T, tools edgeTools) {
+	r := newEdgeRig(t, tools, edgeSetup{servers: 1, width: 20, every: "20ms", aliases: true, sparkplug: ", host_grace: 1s, primary_host: scada"})
+	r.state(0, true)
+	r.after(0, "DDATA", 50, r.run)
+	accepted := r.list[0].proxy.Stats().Accepted
+	r.list[0].proxy.BlackHole(true)
+	r.until("another connection", 30*time.Second, func() bool { return r.list[0].proxy.Stats().Accepted > accepted })
+	r.after(0, "DBIRTH", 1, func() { r.list[0].proxy.BlackHole(false) })
+	r.polled(50)
+	if j := r.verdict(); j.births != 2 || j.historical < 100*20 {
 		t.Errorf("not what should have shown: %s", j.shown())
 	}
 }

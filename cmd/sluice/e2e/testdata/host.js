@@ -1,9 +1,11 @@
 // A Sparkplug host that keeps births, with sparkplug-payload, the codec of
-// Eclipse Tahu: lines of topic and hex in, lines of JSON out. The flags of a
+// Eclipse Tahu: lines of topic and hex in, lines of JSON out. It opens compressed
+// data, whose seq is that of the message around it. The flags of a
 // metric are n and t if its name and its type were in the message itself, h if
 // it is historical, 0 if it is null.
 const { decodePayload } = require('sparkplug-payload').get('spBv1.0');
 const { Payload } = require('sparkplug-payload/lib/sparkplugPayloadProto').org.eclipse.tahu.protobuf;
+const { inflateSync } = require('zlib');
 const births = {}; // by edge node and device, then by alias and name
 
 function text(type, v) {
@@ -14,7 +16,9 @@ function text(type, v) {
 for (const line of require('fs').readFileSync(0, 'utf8').split('\n').filter(Boolean)) {
   const [topic, hex] = line.split(' ');
   const [, group, kind, node, device] = topic.split('/');
-  const raw = Payload.decode(Buffer.from(hex, 'hex'));
+  const outer = Payload.decode(Buffer.from(hex, 'hex'));
+  const packed = outer.uuid === 'SPBV1.0_COMPRESSED';
+  const raw = packed ? Payload.decode(inflateSync(outer.body)) : outer;
   const own = (m, key) => Object.prototype.hasOwnProperty.call(m, key);
   const flags = raw.metrics.map((m) => (own(m, 'name') ? 'n' : '') + (own(m, 'datatype') ? 't' : '') + (m.isHistorical ? 'h' : '') + (m.isNull ? '0' : ''));
   const place = [group, node, device].join('/');
@@ -30,7 +34,8 @@ for (const line of require('fs').readFileSync(0, 'utf8').split('\n').filter(Bool
   }
   const p = decodePayload(Payload.encode(raw).finish());
   console.log(JSON.stringify({
-    seq: own(raw, 'seq') ? Number(raw.seq) : -1,
+    seq: own(outer, 'seq') ? Number(outer.seq) : -1,
+    packed,
     metrics: (p.metrics || []).map((m, i) => ({
       name: m.name || '', alias: m.alias === undefined ? -1 : Number(m.alias), time: Number(m.timestamp || 0), type: m.type || '',
       value: text(m.type, m.value), flags: flags[i], props: Object.entries(m.properties || {}).map(([k, q]) => `${k} ${q.type} ${text(q.type, q.value)}`).join(' '),
