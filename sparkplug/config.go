@@ -120,6 +120,25 @@ func (c *Config) Validate() []configs.FieldError {
 	return problems
 }
 
+// Reserved returns the filters of the topics on which nobody may speak but hosts
+// and the edge node itself: commands, births and deaths, and the state of the
+// primary host. Group and Node are set.
+func (c *Config) Reserved() []string {
+	all := []string{"spBv1.0/" + c.Group + "/+/" + c.Node + "/#"}
+	if c.PrimaryHost != "" {
+		all = append(all, c.stateTopic())
+	}
+	return all
+}
+
+// stateTopic is where the primary host tells its state.
+func (c *Config) stateTopic() string {
+	if c.LegacyState {
+		return "STATE/" + c.PrimaryHost
+	}
+	return "spBv1.0/STATE/" + c.PrimaryHost
+}
+
 // CheckID reports why text cannot be the id of a group, an edge node, a device
 // or a host [intro-group-id-chars] [intro-edge-node-id-chars]
 // [intro-device-id-chars].

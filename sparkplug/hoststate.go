@@ -22,13 +22,7 @@ type hostState struct {
 	gone   int    // how often it was offline
 }
 
-// stateTopic is where the primary host tells its state.
-func (n *Node) stateTopic() string {
-	if n.cfg.LegacyState {
-		return "STATE/" + n.cfg.PrimaryHost
-	}
-	return "spBv1.0/STATE/" + n.cfg.PrimaryHost
-}
+func (n *Node) stateTopic() string { return n.cfg.stateTopic() }
 
 // receiveState takes news of the primary host. News older than what is known
 // do not count [message-flow-edge-node-birth-publish-phid-wait-timestamp]

@@ -160,7 +160,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	if err != nil {
 		return nil, fmt.Errorf("upstream %s: commands: %w", cfg.Name, err)
 	}
-	withheld := s.commandFilters()
+	withheld := s.withheld()
 	if old != nil {
 		for _, u := range old.upstreams {
 			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || u.sameNode(s)) &&

@@ -73,13 +73,17 @@ func (s *site) writable(cfg *publish.Config) []*mapping.Point {
 	return points
 }
 
-// commandFilters returns the filters of all upstreams that take commands. A
-// message of a LAN client that is covered by one goes to no upstream: it would
-// come back as a command that nobody with the right has given.
-func (s *site) commandFilters() []string {
+// withheld returns the filters of what no message of a LAN client may be on to go
+// upstream: the command topics of all upstreams, as it would come back as a command
+// that nobody with the right has given, and what belongs to the edge nodes and their hosts.
+func (s *site) withheld() []string {
 	var all []string
 	for i := range s.Upstreams {
-		if r, err := s.routes(&s.Upstreams[i]); err == nil && r != nil {
+		cfg := &s.Upstreams[i]
+		if cfg.IsSparkplug() {
+			node := s.nodeConfig(cfg)
+			all = append(all, node.Reserved()...)
+		} else if r, err := s.routes(cfg); err == nil && r != nil {
 			all = append(all, r.Filters()...)
 		}
 	}

@@ -11,8 +11,10 @@ import (
 	"time"
 
 	"sluice/publish/cutproxy"
+	"sluice/sources"
 	"sluice/sources/modbus/modbussim"
 	"sluice/sources/register"
+	"sluice/sparkplug"
 )
 
 // cloudSite is a gateway at plc whose upstream takes commands.
@@ -169,6 +171,39 @@ upstreams:
 	}
 	if a, _ := user.command(t, "setpoint", "2", `{"id":"2","value":4}`, false); a.Code != "ok" || plc.writes() != 1 || strings.Contains(got.String(), `"id":"1"`) {
 		t.Errorf("%+v, %d writes\n%s", a, plc.writes(), got)
+	}
+}
+
+// TestLanClientsAreNoSparkplugHosts: what a nobody says on the topics of an edge node
+// and of its primary host, which the site file sends upstream, does not come back
+// from a server that the edge node shares.
+func TestLanClientsAreNoSparkplugHosts(t *testing.T) {
+	plc := newPLC(t)
+	addr, got := upstreamBroker(t)
+	host, port, _ := net.SplitHostPort(addr)
+	p := start(t, fmt.Sprintf(`site: plant
+clock: { trust: always }
+defaults: { every: 100ms }
+buffer: { dir: data }
+broker: { listen: ["127.0.0.1:0"], publish: ["#"], lan: ["spBv1.0/#", "lan/#"] }
+http: { listen: "127.0.0.1:0" }
+devices:
+  - { name: plc, on: "%s", points: { setpoint: { at: holding 20, as: int16, write: { min: 0, max: 3000, rate: 0s } } } }
+upstreams:
+  - { name: cloud, host: %[2]s, port: %[3]s, client_id: test }
+  - { name: scada, host: %[2]s, port: %[3]s, client_id: edge, payload: sparkplug, sparkplug: { node: gw, primary_host: boss, writes: true, reboot: true } }
+`, plc.addr, host, port))
+	p.awaitStatus(t, "the edge node listens", func(s *status) bool { return strings.Contains(strings.Join(s.Attention, " "), "STATE/boss") })
+	say := publisher(t, p.localBroker(t))
+	say("spBv1.0/plant/DCMD/gw/plc", string(sparkplug.AppendPayload(nil, &sparkplug.Payload{Metrics: []sparkplug.Metric{
+		{Name: "setpoint", Datatype: sparkplug.Int32, WithType: true, Value: sources.Int64(3)}}})), false)
+	say("spBv1.0/plant/NCMD/gw", "restart", false)
+	say("spBv1.0/STATE/boss", `{"online":true,"timestamp":1}`, false)
+	say("spBv1.0/plant/NBIRTH/other", "of another", false)
+	say("lan/x", "behind it", false)
+	got.awaitText(t, "lan/x behind it")
+	if text := got.String(); plc.writes() != 0 || strings.Contains(text, "/gw") || strings.Contains(text, "boss") || !strings.Contains(text, "NBIRTH/other of another") {
+		t.Errorf("%d writes\n%s", plc.writes(), text)
 	}
 }
 
