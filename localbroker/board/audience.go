@@ -1,8 +1,6 @@
 package board
 
 import (
-	"slices"
-
 	"sluice/localbroker/births"
 	"sluice/localbroker/outbound"
 	"sluice/localbroker/topics"
@@ -14,13 +12,24 @@ import (
 type target struct {
 	session *outbound.Session
 	want    outbound.Want
-	group   string // filter of its shared subscription; "" direct
+}
+
+// group is the members of a shared subscription.
+type group struct {
+	filter  string // as asked for: its name
+	members []target
+}
+
+// pick is the member of a group that was decided on.
+type pick struct {
+	target
+	filter string
 }
 
 // audience is who gets a topic.
 type audience struct {
 	direct   []target
-	shared   [][]target // one of each group
+	shared   []group // one member of each
 	watchers []*watcher
 	stored   byte // highest QoS at which a stored session of direct wants it
 }
@@ -35,7 +44,7 @@ func (t *target) how(m *wire.Message, newest bool) outbound.How {
 	return outbound.How{
 		QoS:    min(m.QoS, t.want.QoS),
 		Retain: m.Retain && t.want.RetainAsPublished, // [MQTT-3.3.1-12] [MQTT-3.3.1-13]
-		IDs:    t.want.IDs, Newest: newest, Group: t.group,
+		IDs:    t.want.IDs, Newest: newest,
 	}
 }
 
@@ -61,15 +70,15 @@ func (b *Board) resolve(topic string) audience {
 			}
 		}
 	}
-	for _, group := range matched.Shared {
+	for _, hits := range matched.Shared {
 		var members []target
-		for _, hit := range group {
+		for _, hit := range hits {
 			if t, ok := b.target(hit, topic); ok {
 				members = append(members, t)
 			}
 		}
 		if len(members) > 0 {
-			a.shared = append(a.shared, members)
+			a.shared = append(a.shared, group{hits[0].Group, members})
 		}
 	}
 	for _, hit := range b.watchers.Match(topic).Direct {
@@ -86,13 +95,13 @@ func (b *Board) target(hit topics.Hit[*outbound.Session], topic string) (t targe
 	// Births that are offered are retained ones for everybody
 	// [tck-id-conformance-mqtt-aware-nbirth-mqtt-retain].
 	asPublished := hit.RetainAsPublished || births.Offered(topic)
-	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}, hit.Group}, true
+	return target{hit.Who, outbound.Want{QoS: hit.QoS, NoLocal: hit.NoLocal, RetainAsPublished: asPublished, IDs: hit.IDs}}, true
 }
 
 // deliver sends m to everybody in the audience. newest: its topic has a
 // retained message. picks are the members of shared groups that were decided on; nil:
-// they are chosen now. mu is held.
-func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, picks []target) {
+// they are chosen now. The groups may have changed since. mu is held.
+func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, picks []pick) {
 	bt.parcel.Load(m, false)
 	for i := range to.direct {
 		t := &to.direct[i]
@@ -101,12 +110,13 @@ func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, p
 		}
 		bt.send(t.session, t.how(m, newest))
 	}
-	for i, members := range to.shared {
-		if picks == nil {
-			b.deliverShared(bt, members, m)
-		} else if t := &picks[i]; t.session != nil {
-			bt.send(t.session, t.how(m, false))
+	if picks == nil {
+		for i := range to.shared {
+			b.deliverShared(bt, &to.shared[i], m)
 		}
+	}
+	for i := range picks {
+		b.deliverPicked(bt, to, &picks[i], m)
 	}
 	if len(to.watchers) > 0 {
 		live := *m
@@ -124,11 +134,13 @@ func (b *Board) deliver(bt *Batch, m *wire.Message, newest bool, to *audience, p
 // deliverShared sends the loaded message to one member of a group: the next
 // that takes it at once, else one that has it wait. Stored sessions take
 // nothing at QoS 1 and 2 that was not put into the session log. mu is held.
-func (b *Board) deliverShared(bt *Batch, members []target, m *wire.Message) {
+func (b *Board) deliverShared(bt *Batch, g *group, m *wire.Message) {
 	b.turn++
+	bt.parcel.Group = g.filter
+	defer func() { bt.parcel.Group = "" }()
 	var last *target
-	for i := range members {
-		t := &members[(b.turn+i)%len(members)]
+	for i := range g.members {
+		t := &g.members[(b.turn+i)%len(g.members)]
 		how := t.how(m, false)
 		if how.QoS > 0 && t.session.Stored() || !t.session.Connected() {
 			continue
@@ -141,6 +153,30 @@ func (b *Board) deliverShared(bt *Batch, members []target, m *wire.Message) {
 	if last != nil {
 		bt.send(last.session, last.how(m, false))
 	}
+}
+
+// deliverPicked sends the loaded message to the member that was decided on. A
+// stored session has it in the session log; if another one has left since, the
+// group has it. mu is held.
+func (b *Board) deliverPicked(bt *Batch, to *audience, p *pick, m *wire.Message) {
+	how := p.how(m, false)
+	if how.QoS > 0 && p.session.Stored() || p.session.Connected() {
+		bt.parcel.Group = p.filter
+		bt.send(p.session, how)
+		bt.parcel.Group = ""
+	} else if g := to.group(p.filter); g != nil {
+		b.deliverShared(bt, g, m)
+	}
+}
+
+// group returns the group with a filter, nil if nobody is left of it.
+func (a *audience) group(filter string) *group {
+	for i := range a.shared {
+		if a.shared[i].filter == filter {
+			return &a.shared[i]
+		}
+	}
+	return nil
 }
 
 // send hands the loaded message to one session.
@@ -187,12 +223,11 @@ func (b *Board) PassOn(bt *Batch, o outbound.Orphan, at outbound.Moment) (stored
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	groups := b.audienceOf(b.enter(m.Topic)).shared
-	i := slices.IndexFunc(groups, func(members []target) bool { return members[0].group == o.Group })
-	if i < 0 {
+	g := b.audienceOf(b.enter(m.Topic)).group(o.Group)
+	if g == nil {
 		return nil, rec // nobody is left
 	}
-	t := b.pick(groups[i], m)
+	t := b.pick(g.members, m)
 	if t == nil {
 		return nil, rec
 	}
@@ -201,18 +236,20 @@ func (b *Board) PassOn(bt *Batch, o outbound.Orphan, at outbound.Moment) (stored
 		return t.session, outbound.EncodeQueued(m, &outbound.Addressed{ClientID: t.session.ID(), How: how}, at)
 	}
 	bt.parcel.Load(m, true)
+	bt.parcel.Group = g.filter
 	bt.send(t.session, how)
+	bt.parcel.Group = ""
 	return nil, rec
 }
 
 // Plan is what was decided of messages before they are published. The zero
 // value decides nothing.
 type Plan struct {
-	decided map[int][]target // by place in the records, a member for each group
+	decided map[int][]pick // by place in the records, a member for each group
 }
 
 // picks returns what was decided for the message at i, nil for nothing.
-func (p *Plan) picks(i int) []target {
+func (p *Plan) picks(i int) []pick {
 	if p == nil || p.decided == nil {
 		return nil
 	}
@@ -244,19 +281,20 @@ func (b *Board) planShared(dst []mapping.Record, m *wire.Message, to *audience, 
 	if len(to.shared) == 0 {
 		return dst
 	}
-	picks := make([]target, len(to.shared))
-	for g, members := range to.shared {
-		t := b.pick(members, m)
+	picks := make([]pick, 0, len(to.shared))
+	for i := range to.shared {
+		g := &to.shared[i]
+		t := b.pick(g.members, m)
 		if t == nil {
 			continue
 		}
-		picks[g] = *t
+		picks = append(picks, pick{*t, g.filter})
 		if how := t.how(m, false); t.session.Stored() && how.QoS > 0 {
 			dst = append(dst, outbound.EncodeQueued(m, &outbound.Addressed{ClientID: t.session.ID(), How: how}, at()))
 		}
 	}
 	if plan.decided == nil {
-		plan.decided = make(map[int][]target)
+		plan.decided = make(map[int][]pick)
 	}
 	plan.decided[i] = picks
 	return dst

@@ -147,6 +147,52 @@ func TestSharedWithStoredMembers(t *testing.T) {
 	})
 }
 
+// TestGroupsThatChangeBehindThePlan: between the plan of a message and its
+// delivery groups come, and members go. Nobody it was planned for goes without,
+// and nobody else gets it.
+func TestGroupsThatChangeBehindThePlan(t *testing.T) {
+	shared := func(w *world, s *outbound.Session, group string) {
+		w.index.Subscribe(s, topics.Subscription{Filter: "$share/" + group + "/x", QoS: 1})
+	}
+	for _, c := range []struct {
+		name    string
+		change  func(w *world, first, second *outbound.Session, link *link)
+		want    []string // of the two
+		between []string // of who comes in between
+	}{
+		{"a group comes", func(*world, *outbound.Session, *outbound.Session, *link) {}, []string{"x=1 1", "x=1 1"}, nil},
+		{"a group goes", func(w *world, first, _ *outbound.Session, l *link) { first.Detach(l); w.index.Remove(first) }, []string{"x=1 1"}, nil},
+		{"a member is replaced", func(w *world, first, _ *outbound.Session, l *link) { first.Detach(l); w.index.Remove(first) }, []string{"x=1 1"}, []string{"x=1 1"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			w := newWorld(t)
+			first, l1 := w.join("first", 0)
+			second, l2 := w.join("second", 0)
+			third, l3 := w.join("third", 0)
+			shared(w, first, "a")
+			shared(w, second, "b")
+			var plan Plan
+			var bt Batch
+			m := one("x", "1")
+			w.board.Plan(nil, m, &plan, func() outbound.Moment { return outbound.MomentOf(fixedClock{}) })
+			c.change(w, first, second, l1)
+			if len(c.between) > 0 {
+				shared(w, third, "a")
+			} else {
+				shared(w, third, "c")
+			}
+			w.board.Publish(&bt, m, &plan)
+			bt.Flush()
+			if got := append(l1.take(t, first), l2.take(t, second)...); !slices.Equal(got, c.want) {
+				t.Errorf("the two got %q, want %q", got, c.want)
+			}
+			if got := l3.take(t, third); !slices.Equal(got, c.between) {
+				t.Errorf("who came in between got %q, want %q", got, c.between)
+			}
+		})
+	}
+}
+
 func TestRecordsForStoredSessions(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t)

@@ -16,14 +16,11 @@ type Orphan struct {
 
 // lend notes that a message at QoS 1 goes to this member of a group. At QoS 2 it
 // is this member's for good once it is on its way [MQTT-4.8.2-5]. mu is held.
-func (s *Session) lend(m *wire.Message, how How) {
-	if how.Group == "" || how.QoS != 1 {
-		return
-	}
+func (s *Session) lend(m *wire.Message, group string) {
 	if s.lent == nil {
 		s.lent = make(map[uint64]Orphan)
 	}
-	s.lent[s.next] = Orphan{how.Group, m}
+	s.lent[s.next] = Orphan{group, m}
 }
 
 // abandon makes orphans of what a volatile session is about to forget: what is
@@ -33,8 +30,8 @@ func (s *Session) abandon() {
 		s.orphans = append(s.orphans, s.lent[seq])
 	}
 	for i := range s.queue {
-		if q := &s.queue[i]; q.how.Group != "" {
-			s.orphans = append(s.orphans, Orphan{q.how.Group, q.m})
+		if q := &s.queue[i]; q.group != "" {
+			s.orphans = append(s.orphans, Orphan{q.group, q.m})
 		}
 	}
 	s.lent = nil

@@ -10,6 +10,10 @@ import (
 // alike, cloned once for all who have to keep it. The zero value is ready;
 // one goroutine at a time uses it.
 type Parcel struct {
+	// Group is the filter of the shared subscription whose member gets the
+	// message next; "" none.
+	Group string
+
 	m     *wire.Message
 	owned *wire.Message
 	now   time.Time

@@ -27,9 +27,6 @@ type How struct {
 	Newest bool
 	// Now says to send at once or not at all.
 	Now bool
-	// Group is the filter of the shared subscription that the client was chosen
-	// from; "" none.
-	Group string
 }
 
 // Outcome is what became of a message.
@@ -46,8 +43,9 @@ const (
 
 // queued is a message that waits for the window of a volatile session.
 type queued struct {
-	m   *wire.Message
-	how How
+	m     *wire.Message
+	how   How
+	group string // as of Parcel
 }
 
 // owing is a snapshot that is not complete.
@@ -121,8 +119,8 @@ func (s *Session) sendCounted(p *Parcel, how How) Outcome {
 		err := s.queuePacket(packet)
 		if err == nil {
 			s.window.add(s.next, how.QoS, phaseSent)
-			if how.Group != "" && how.QoS == 1 {
-				s.lend(p.Owned(), how)
+			if p.Group != "" && how.QoS == 1 {
+				s.lend(p.Owned(), p.Group)
 			}
 			s.next++
 			if alias {
@@ -142,7 +140,7 @@ func (s *Session) sendCounted(p *Parcel, how How) Outcome {
 	if s.queuedBytes+size > s.cfg.QueueSize {
 		return s.refused(ErrFull, p.m.Topic, how)
 	}
-	s.queue = append(s.queue, queued{p.Owned(), how})
+	s.queue = append(s.queue, queued{p.Owned(), how, p.Group})
 	s.queuedBytes += size
 	return Waiting
 }
@@ -318,7 +316,9 @@ func (s *Session) sendQueued(q *queued, buf *[]byte, now time.Time) bool {
 		return false
 	}
 	s.window.add(s.next, q.how.QoS, phaseSent)
-	s.lend(q.m, q.how)
+	if q.group != "" && q.how.QoS == 1 {
+		s.lend(q.m, q.group)
+	}
 	s.next++
 	if alias {
 		s.aliases.told(q.m.Topic)
