@@ -1,6 +1,6 @@
 // A Sparkplug host that keeps births, with sparkplug-payload, the codec of
 // Eclipse Tahu: lines of topic and hex in, lines of JSON out. It opens compressed
-// data, whose seq is that of the message around it. The flags of a
+// data, in and around which seq is the same (-1: none, -2: not the same). The flags of a
 // metric are n and t if its name and its type were in the message itself, h if
 // it is historical, 0 if it is null.
 const { decodePayload } = require('sparkplug-payload').get('spBv1.0');
@@ -34,7 +34,7 @@ for (const line of require('fs').readFileSync(0, 'utf8').split('\n').filter(Bool
   }
   const p = decodePayload(Payload.encode(raw).finish());
   console.log(JSON.stringify({
-    seq: own(outer, 'seq') ? Number(outer.seq) : -1,
+    seq: !own(outer, 'seq') ? -1 : Number(raw.seq) === Number(outer.seq) ? Number(outer.seq) : -2,
     packed,
     metrics: (p.metrics || []).map((m, i) => ({
       name: m.name || '', alias: m.alias === undefined ? -1 : Number(m.alias), time: Number(m.timestamp || 0), type: m.type || '',
