@@ -29,6 +29,7 @@ type fakeLog struct {
 	bound     int // first record of the live lane
 	pos       [2]int
 	ackErr    error
+	takes     time.Duration         // how long an Ack takes, and half of it a Rewind
 	fill      func(*mapping.Record) // completes a record; nil leaves it
 }
 
@@ -57,6 +58,10 @@ func (l *fakeLog) add(n int) {
 }
 
 func (l *fakeLog) Rewind(liveFirst bool) error {
+	l.mu.Lock()
+	takes := l.takes / 2
+	l.mu.Unlock()
+	time.Sleep(takes)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.liveFirst, l.bound = liveFirst, len(l.recs)
@@ -118,6 +123,10 @@ func (l *fakeLog) take(live bool, most int) []mapping.Record {
 }
 
 func (l *fakeLog) Ack(first, last uint64) error {
+	l.mu.Lock()
+	takes := l.takes
+	l.mu.Unlock()
+	time.Sleep(takes)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.ackErr != nil {

@@ -73,11 +73,20 @@ func (h *holding) ripe(k laneKind, heard time.Time, readers string) (s span, due
 	return s, due, !heard.Before(due)
 }
 
-// done takes the first span of a lane out: the log has it.
-func (h *holding) done(k laneKind) {
+// done takes out what the log has: s, as ripe returned it. Meanwhile more may have
+// joined it, or resume may have forgotten it.
+func (h *holding) done(k laneKind, s span) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.spans[k] = slices.Delete(h.spans[k], 0, 1)
+	switch spans := h.spans[k]; {
+	case len(spans) == 0 || spans[0].first != s.first:
+	case spans[0].last > s.last:
+		spans[0].first = s.last + 1
+		spans[0].records -= s.records
+		spans[0].messages -= s.messages
+	default:
+		h.spans[k] = slices.Delete(spans, 0, 1)
+	}
 }
 
 // pause is told of the end of a connection, and when it was last heard of.

@@ -153,6 +153,24 @@ func TestTalkHoldsUntilHeard(t *testing.T) {
 	})
 }
 
+// What is added to a span while the log takes it stays.
+func TestHoldingKeepsWhatIsAddedMeanwhile(t *testing.T) {
+	var h holding
+	h.add(laneBacklog, []span{{first: 1, last: 10, records: 10, messages: 2}})
+	first, _, _ := h.ripe(laneBacklog, time.Time{}, "")
+	h.add(laneBacklog, []span{{first: 11, last: 15, records: 4, messages: 1}})
+	h.done(laneBacklog, first)
+	rest, _, ok := h.ripe(laneBacklog, time.Time{}, "")
+	if want := (span{first: 11, last: 15, records: 4, messages: 1}); !ok || rest != want {
+		t.Errorf("%+v is left", rest)
+	}
+	h.resume("", time.Time{}) // forgets it
+	h.done(laneBacklog, rest)
+	if n := h.count(); n > 0 {
+		t.Errorf("%d spans are left", n)
+	}
+}
+
 // count returns how many spans are held.
 func (h *holding) count() (n int) {
 	h.mu.Lock()

@@ -140,6 +140,26 @@ func TestLogThatTakesNoAcknowledgementIsAskedAgain(t *testing.T) {
 	})
 }
 
+// A log that is slow to take what a connection before has proved still does so
+// while the next one begins.
+func TestLogThatIsSlowToAcknowledgeOverABreak(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.log.ackErr = errors.New("read-only file system")
+		r.log.add(10)
+		r.start()
+		time.Sleep(5 * time.Second)
+		r.broker.cut()
+		time.Sleep(100 * time.Millisecond) // before the next connection
+		r.log.mu.Lock()
+		r.log.ackErr, r.log.takes = nil, 200*time.Millisecond
+		r.log.mu.Unlock()
+		r.drained(time.Minute)
+		r.stop()
+		r.judge(10)
+	})
+}
+
 func TestStopWhileBirthsAreStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)

@@ -219,7 +219,7 @@ func (s *stream) ackAll() (next time.Time, err error) {
 				s.up.setFailure(failure(StageLog, s.conn.server, "acknowledge to the log: "+err.Error(), err))
 				return next, fmt.Errorf("records %d to %d: %w", span.first, span.last, err)
 			}
-			held.done(kind)
+			held.done(kind, span)
 			c.mu.Lock()
 			c.counts.records += uint64(span.records)
 			if kind == laneBacklog {
