@@ -3,6 +3,7 @@ package localbroker
 import (
 	"errors"
 	"log/slog"
+	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -198,21 +199,23 @@ func (q *committer) commit(group []job) {
 	q.limit(group)
 	errs := q.store(group)
 	for i := range group {
-		j := &group[i]
-		err := j.outcome(errs)
-		switch {
-		case j.full:
-			q.refuse(j, wire.RefusedRetained)
-		case err == nil:
-			if j.upstream {
-				q.count.appended.Add(1)
+		q.finish(&group[i], errs)
+	}
+	q.deliver(nil)
+}
+
+// finish has a stored message delivered and acknowledged, or refuses it, and
+// tells who waits. A panic on the way ends the connection that it came on: the
+// client sends it again.
+func (q *committer) finish(j *job, errs [3]error) {
+	err := j.outcome(errs)
+	defer func() {
+		if v := recover(); v != nil {
+			q.count.panics.Add(1)
+			q.logger.Error("a message ended in a panic", "panic", v, "stack", string(debug.Stack()))
+			if j.conn != nil {
+				_ = j.conn.Close() // never fails
 			}
-			q.deliver(j)
-		case j.once && errs[1] == nil && (!j.upstream || errs[0] == nil):
-			j.unsure = true // it is stored, its identifier is not
-			q.deliver(j)
-		case j.message != nil:
-			q.refuse(j, wire.RefusedLog)
 		}
 		if j.session != nil {
 			j.session.waiting.Add(-1)
@@ -220,8 +223,21 @@ func (q *committer) commit(group []job) {
 		if j.done != nil {
 			j.done(err)
 		}
+	}()
+	switch {
+	case j.full:
+		q.refuse(j, wire.RefusedRetained)
+	case err == nil:
+		if j.upstream {
+			q.count.appended.Add(1)
+		}
+		q.deliver(j)
+	case j.once && errs[1] == nil && (!j.upstream || errs[0] == nil):
+		j.unsure = true // it is stored, its identifier is not
+		q.deliver(j)
+	case j.message != nil:
+		q.refuse(j, wire.RefusedLog)
 	}
-	q.deliver(nil)
 }
 
 // limit takes out of a group what would be retained beyond the limits. All

@@ -31,7 +31,7 @@ const keepBuffer = 64 << 10
 // Clear, and may share memory with a packet; owned says that it does not and
 // will not change.
 func (p *Parcel) Load(m *wire.Message, owned bool) {
-	p.m, p.owned = m, nil
+	p.m, p.owned, p.Group = m, nil, ""
 	if owned {
 		p.owned = m
 	}
