@@ -172,6 +172,11 @@ func TestTalkChangesServer(t *testing.T) {
 		}
 		r.stop()
 		h.complete(r)
+		for _, c := range r.broker.connects {
+			if !c.CleanSession {
+				t.Error("a connection asks for a stored session")
+			}
+		}
 	})
 }
 
