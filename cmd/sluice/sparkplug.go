@@ -167,7 +167,8 @@ func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point)
 }
 
 // hostWrites passes a command of a Sparkplug host on. Its result is the value that
-// is read back, as data; what is refused is logged and in the audit log.
+// is read back, as data; what is refused is in the audit log, and logged with its
+// line there: of a flood both have few.
 func (g *gateway) hostWrites(upstream string, w sparkplug.Write) {
 	r := command.Request{Origin: command.Origin{Kind: command.Sparkplug, Name: upstream, Client: w.Topic},
 		Device: w.Point.Device, Point: w.Point.Name, Value: w.Value, Sent: w.Sent, Retained: w.Retained}
@@ -176,7 +177,7 @@ func (g *gateway) hostWrites(upstream string, w sparkplug.Write) {
 		r.ID = r.ID[max(0, len(r.ID)-100):]
 	}
 	g.submit(r, func(result *command.Result) {
-		if result.Code != command.OK {
+		if result.Code != command.OK && result.Entry > 0 {
 			g.log.Warn("a command of a Sparkplug host was not carried out", "upstream", upstream, "device", r.Device,
 				"point", r.Point, "code", string(result.Code), "reason", result.Message)
 		}

@@ -129,6 +129,21 @@ func TestEdgeNode(t *testing.T) {
 		words, _ := plc.unit.Get(register.HoldingRegister, 20, 1)
 		return words[0] == 2314 && st.Upstreams[0].Sparkplug.State == "born" && st.Upstreams[0].Sparkplug.Rebirths == 1
 	})
+	flood := &sparkplug.Payload{}
+	for range 1000 {
+		flood.Metrics = append(flood.Metrics, sparkplug.Metric{Name: "setpoint", Datatype: sparkplug.Double, WithType: true, Value: sources.Float64(1e6)})
+	}
+	s.say(t, "spBv1.0/plant/DCMD/gw-1/plc", false, sparkplug.AppendPayload(nil, flood))
+	p.awaitStatus(t, "a flood that is refused", func(st *status) bool {
+		n := uint64(0)
+		for _, more := range st.Commands.Results {
+			n += more
+		}
+		return n == 1001
+	})
+	if n := strings.Count(p.log.String(), "was not carried out"); n > 100 {
+		t.Errorf("%d lines in the log", n)
+	}
 	p.end(t)
 	s.awaitText(t, "NDEATH 0\n")
 	data, err := os.ReadFile(filepath.Join(filepath.Dir(site), "data", "bdseq-scada.json"))

@@ -14,7 +14,8 @@ import (
 
 // check decides on a command, and sets what its write needs.
 func (s *Service) check(j *job) (Code, string) {
-	if j.Origin.Kind == Upstream && !s.flow(j.Origin.Name).take(time.Duration(j.got.Mono)) {
+	if remote := j.Origin.Kind == Upstream || j.Origin.Kind == Sparkplug; remote &&
+		!bucketOf(s.flows, j, upstreamAtOnce, upstreamASecond).take(time.Duration(j.got.Mono)) {
 		return TooFast, fmt.Sprintf("more than %d commands a second over this upstream", upstreamASecond)
 	}
 	if j.Retained {

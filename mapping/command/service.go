@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	mostIncoming = 256 // requests that wait to be judged
+	mostIncoming = 512 // requests that wait to be judged
 	mostWaiting  = 32  // accepted ones that wait for one bus
 )
 
@@ -37,12 +37,13 @@ type Service struct {
 	incoming chan *job
 	buses    map[int]chan *job
 	last     map[*mapping.Point]time.Duration // of the judge: when the last write was accepted
-	refused  *bucket                          // of the judge
-	flows    map[string]*bucket               // of the judge: of the upstreams
+	refused  map[sender]*bucket               // of the judge: lines for refused commands
+	flows    map[sender]*bucket               // of the judge: commands over upstreams
 
-	mu    sync.Mutex
-	ended bool            // Run is over; guarded by mu
-	count map[Code]uint64 // guarded by mu
+	mu     sync.Mutex
+	ended  bool              // Run is over; guarded by mu
+	count  map[Code]uint64   // guarded by mu
+	shares map[sender]*share // guarded by mu
 }
 
 // job is a Request on its way.
@@ -62,7 +63,7 @@ func New(o Options) *Service {
 	}
 	s := &Service{opts: o, targets: make(map[string]map[string]mapping.Target), incoming: make(chan *job, mostIncoming),
 		buses: make(map[int]chan *job), last: make(map[*mapping.Point]time.Duration), count: make(map[Code]uint64),
-		refused: newBucket(refusedAtOnce, refusedASecond), flows: make(map[string]*bucket)}
+		refused: make(map[sender]*bucket), flows: make(map[sender]*bucket), shares: make(map[sender]*share)}
 	for _, t := range o.Site.Targets() {
 		if s.targets[t.Point.Device] == nil {
 			s.targets[t.Point.Device] = make(map[string]mapping.Target)
@@ -82,17 +83,11 @@ func New(o Options) *Service {
 // wait (Busy) or Run is over (Shutdown). answer must not wait for long; the
 // Result and its Request are its own.
 func (s *Service) Submit(r Request, answer func(*Result)) {
+	r.trim()
 	j := &job{Request: r, got: s.opts.Clock.Now(), answer: answer}
 	s.mu.Lock()
 	ended := s.ended
-	full := false
-	if !ended {
-		select {
-		case s.incoming <- j:
-		default:
-			full = true
-		}
-	}
+	full := !ended && !s.admit(j)
 	s.mu.Unlock()
 	switch {
 	case ended:
@@ -113,7 +108,7 @@ func (s *Service) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 		case j := <-s.incoming:
-			s.judge(j)
+			s.judge(s.next(j))
 		}
 	}
 	s.mu.Lock()
@@ -184,14 +179,16 @@ func (s *Service) judge(j *job) {
 func (s *Service) refuse(j *job, code Code, message string) {
 	r := &Result{Code: code, Message: message}
 	now := s.opts.Clock.Now()
-	if r.At = now.Time(); s.refused.take(time.Duration(now.Mono)) {
+	lines := bucketOf(s.refused, j, refusedAtOnce, refusedASecond)
+	if r.At = now.Time(); lines.take(time.Duration(now.Mono)) {
+		lines.missed += s.turned(j)
 		e := j.entry(EventRefused, now)
-		e.Code, e.Message, e.Unlogged = code, message, s.refused.missed
+		e.Code, e.Message, e.Unlogged = code, message, lines.missed
 		n, err := s.opts.Audit.Append(e)
 		if err != nil {
 			s.opts.Log.Error("a refused command is not in the audit log", "error", err)
 		} else {
-			r.Entry, s.refused.missed = n, 0
+			r.Entry, lines.missed = n, 0
 		}
 	}
 	s.end(j, r)
@@ -259,48 +256,4 @@ func (s *Service) logged(j *job, r Result, of uint64) *Result {
 	s.opts.Log.Info("command carried out", "device", j.Device, "point", j.Point, "origin", string(j.Origin.Kind),
 		"name", j.Origin.Name, "code", string(r.Code), "entry", r.Entry)
 	return &r
-}
-
-// bucket lets through a few at once and then some a second.
-type bucket struct {
-	atOnce, aSecond float64
-	last            time.Duration
-	left            float64
-	begun           bool
-	missed          uint64
-}
-
-// How many lines refused commands may have in the audit log, and how many
-// commands may come over one upstream.
-const (
-	refusedAtOnce   = 100
-	refusedASecond  = 2
-	upstreamAtOnce  = 200
-	upstreamASecond = 20
-)
-
-func newBucket(atOnce, aSecond float64) *bucket { return &bucket{atOnce: atOnce, aSecond: aSecond} }
-
-// flow returns the bucket of an upstream.
-func (s *Service) flow(upstream string) *bucket {
-	if s.flows[upstream] == nil {
-		s.flows[upstream] = newBucket(upstreamAtOnce, upstreamASecond)
-	}
-	return s.flows[upstream]
-}
-
-// take reports whether there is room now; if not, it counts.
-func (b *bucket) take(now time.Duration) bool {
-	if !b.begun {
-		b.begun, b.left = true, b.atOnce
-	} else {
-		b.left = min(b.atOnce, b.left+(now-b.last).Seconds()*b.aSecond)
-	}
-	b.last = now
-	if b.left < 1 {
-		b.missed++
-		return false
-	}
-	b.left--
-	return true
 }

@@ -324,23 +324,84 @@ func TestNoAuditNoWrite(t *testing.T) {
 	}
 }
 
-// TestFloodOfRefusals: refusals do not fill the audit log, and are counted.
+// TestFloodOfRefusals: refusals do not fill the audit log, and are counted; those of
+// one origin hide none of another.
 func TestFloodOfRefusals(t *testing.T) {
 	r := newRig(t, t.TempDir(), &fakeWriter{})
-	bad := setpoint(99)
+	bad, other := setpoint(99), setpoint(98)
+	other.Origin.Name = "somebody"
 	for range 3 * refusedAtOnce {
 		r.do(bad)
 	}
-	r.clock.pass(10 * time.Second)
+	if a := r.do(other); a.Entry != refusedAtOnce+1 {
+		t.Errorf("of another origin: %+v", a)
+	}
+	r.clock.pass(time.Minute)
+	r.do(bad)
 	r.do(bad)
 	r.stop()
 	v, err := Verify(r.dir)
 	data, _ := os.ReadFile(filepath.Join(r.dir, currentFile))
-	if err != nil || v.Lines != refusedAtOnce+1 || !bytes.Contains(data, fmt.Appendf(nil, `"unlogged":%d`, 2*refusedAtOnce)) {
+	if err != nil || v.Lines != refusedAtOnce+2 || !bytes.Contains(data, fmt.Appendf(nil, `"unlogged":%d`, 2*refusedAtOnce)) {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if n := r.Stats()[OutOfRange]; n != 3*refusedAtOnce+1 {
+	if n := r.Stats()[OutOfRange]; n != 3*refusedAtOnce+3 {
 		t.Errorf("%d counted", n)
+	}
+}
+
+// TestLongTextsAreNotKept: a value that no point can hold stands in no line of the
+// audit log and in no answer, whoever sends it.
+func TestLongTextsAreNotKept(t *testing.T) {
+	r := newRig(t, t.TempDir(), &fakeWriter{})
+	q := setpoint(1)
+	q.Value = sources.String(strings.Repeat("x", 1<<20))
+	a := r.do(q)
+	r.stop()
+	info, err := os.Stat(filepath.Join(r.dir, currentFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(a.AppendJSON(nil)); a.Code != BadRequest || n > 1000 || info.Size() > 1000 {
+		t.Errorf("%s, %d bytes answered, %d written down", a.Code, n, info.Size())
+	}
+}
+
+// TestFloodsLeaveRoom: one origin alone cannot take all places in the queue, and what
+// found none is counted in the audit log.
+func TestFloodsLeaveRoom(t *testing.T) {
+	r := newRig(t, t.TempDir(), &fakeWriter{})
+	r.stop()
+	audit := NewAudit(r.dir, 1<<20, 4)
+	s := New(Options{Site: r.opts.Site, Writers: r.opts.Writers, Audit: audit, Clock: r.clock})
+	busy := 0
+	flood := setpoint(99)
+	flood.Origin = Origin{Kind: Sparkplug, Name: "scada"}
+	for range 2 * mostIncoming {
+		s.Submit(flood, func(a *Result) {
+			if a.Code == Busy {
+				busy++
+			}
+		})
+	}
+	s.Submit(setpoint(99), func(a *Result) {
+		if a.Code != OutOfRange {
+			t.Errorf("the one of another: %+v", a)
+		}
+	})
+	if busy != 2*mostIncoming-mostOfOne {
+		t.Errorf("%d busy", busy)
+	}
+	for range mostOfOne + 1 {
+		s.judge(s.next(<-s.incoming))
+	}
+	s.Submit(flood, func(a *Result) { t.Errorf("when the queue is empty: %+v", a) })
+	if err := audit.Close(); err != nil {
+		t.Fatal(err)
+	}
+	data, _ := os.ReadFile(filepath.Join(r.dir, currentFile))
+	if !bytes.Contains(data, fmt.Appendf(nil, `"unlogged":%d`, busy)) {
+		t.Errorf("those who found no place are not counted:\n%s", data)
 	}
 }
 
