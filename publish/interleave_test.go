@@ -51,21 +51,21 @@ func interleave(t *testing.T, hold time.Duration) {
 			c.PrimaryHost = "scada"
 		}
 	})
-	r.cfg.Order, r.inOrderFor, r.hold = orderInOrder, 2*time.Minute, hold
+	r.cfg.Order, r.inOrderFor, r.hold = orderInOrder, time.Minute, hold
 	h.state["first:1883"] = state(hostOnline)
 	r.broker.faults = func(int, string) fault { return fault{rtt: 20 * time.Millisecond, bytesPerSecond: 4000} }
-	for range 20_000 {
+	for range 10_000 {
 		r.log.add(2)
 		time.Sleep(2 * time.Millisecond)
 	}
-	r.start()
+	r.start() // the history takes some two minutes
 	live := func(d time.Duration) {
 		for end := time.Now().Add(d); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
 			r.log.add(2)
 		}
 	}
-	live(110 * time.Second)
-	if h.freshest() < 100*time.Second || h.count("NBIRTH") != 1 {
+	live(55 * time.Second)
+	if h.freshest() < 50*time.Second || h.count("NBIRTH") != 1 {
 		t.Errorf("live samples do not wait: %v, %d NBIRTHs", h.freshest(), h.count("NBIRTH"))
 	}
 	live(40 * time.Second)
@@ -76,8 +76,8 @@ func interleave(t *testing.T, hold time.Duration) {
 		t.Errorf("%d samples came twice", n)
 	}
 	r.broker.cut()
-	live(100 * time.Second)
-	if h.freshest() < 90*time.Second {
+	live(50 * time.Second)
+	if h.freshest() < 45*time.Second {
 		t.Errorf("the next connection does not begin in order: %v", h.freshest())
 	}
 	r.drained(time.Hour)
@@ -119,4 +119,33 @@ func TestLag(t *testing.T) {
 			t.Fatal("without a limit")
 		}
 	}
+}
+
+// On a slow line live samples of an edge node wait for a message of the history or
+// two, and never for a queue of them: its first messages would be taken for
+// the latency of the line.
+func TestLiveSamplesOfAnEdgeNodeOnASlowLine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := newNodeRig(t, nil)
+		r.cfg.Order = orderLiveFirst
+		r.broker.faults = func(int, string) fault { return fault{rtt: 20 * time.Millisecond, bytesPerSecond: 4000} }
+		for range 5000 {
+			r.log.add(2)
+			time.Sleep(2 * time.Millisecond)
+		}
+		r.start()
+		var worst time.Duration
+		for i := range 300 {
+			r.log.add(2)
+			time.Sleep(200 * time.Millisecond)
+			if i > 50 { // 10 s
+				worst = max(worst, h.freshest())
+			}
+		}
+		t.Logf("worst %v", worst)
+		if worst > 15*time.Second { // a message takes two and a half
+			t.Errorf("live samples are %v old", worst)
+		}
+		r.stop()
+	})
 }

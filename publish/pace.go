@@ -20,7 +20,7 @@ type pace struct {
 }
 
 const (
-	paceBegin    = 8
+	paceBegin    = 1                     // or the queue it makes would pass for the latency of the line
 	paceSlack    = 20 * time.Millisecond // what a busy machine or a disk of the server adds
 	paceInterval = time.Minute
 )

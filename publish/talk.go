@@ -247,9 +247,9 @@ func (t *talk) births(ctx context.Context) bool {
 // drained tells the session that nothing more is to be read, if so.
 func (t *talk) drained(ctx context.Context) bool {
 	t.mu.Lock()
-	all := t.born && t.idle[laneBacklog] && (t.idle[laneLive] || !t.liveFirst)
+	all := t.resting()
 	t.mu.Unlock()
-	if !all {
+	if !t.born || !all {
 		return true
 	}
 	t.up.sessionMu.Lock()
@@ -261,14 +261,19 @@ func (t *talk) drained(ctx context.Context) bool {
 	return t.send(ctx, messages)
 }
 
-// rests notes whether lane k waits for the log.
+// rests notes whether lane k waits for the log. Only when all do is there anything
+// to say: asking for more would exclude the other lane.
 func (t *talk) rests(k laneKind, idle bool) {
 	t.mu.Lock()
-	t.idle[k] = idle
-	t.mu.Unlock()
-	if idle {
+	defer t.mu.Unlock()
+	if t.idle[k] = idle; t.resting() {
 		signal(t.look)
 	}
+}
+
+// resting reports whether every lane waits for the log. mu is held.
+func (t *talk) resting() bool {
+	return t.idle[laneBacklog] && (t.idle[laneLive] || !t.liveFirst)
 }
 
 // send publishes births and deaths. One that cannot be sent ends the connection:
