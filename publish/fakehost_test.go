@@ -210,7 +210,7 @@ func (h *fakeHost) turn(text string) {
 	h.say("spBv1.0/STATE/scada", news, 1)
 }
 
-// count returns how many kinds begin with text.
+// count returns how many kinds contain text.
 func (h *fakeHost) count(text string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

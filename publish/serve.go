@@ -213,7 +213,7 @@ func (u *Upstream) leave(c *conn) {
 	defer cancel()
 	c.settled(ctx)
 	u.sessionMu.Lock()
-	u.online = false
+	u.hangUp() // what is told of devices from here on is for the next connection
 	last, err := u.session.Closing(time.Now())
 	u.sessionMu.Unlock()
 	if err != nil {

@@ -217,6 +217,36 @@ func TestTalkTellsOfDevices(t *testing.T) {
 	})
 }
 
+// What is told of a device while the connection is left counts in its order.
+func TestTalkTellsOfDevicesWhileLeaving(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := newNodeRig(t, func(c *sparkplug.Config) { c.PrimaryHost = "scada" })
+		r.broker.faults = func(int, string) fault { return fault{rtt: time.Second} }
+		h.state["first:1883"] = state(hostOnline)
+		r.start()
+		time.Sleep(10 * time.Second)
+		r.log.add(4)
+		time.Sleep(100 * time.Millisecond) // they are under way, and awaited
+		h.turn(hostOffline)
+		time.Sleep(100 * time.Millisecond)
+		r.up.SetDevice(sources.DeviceState{Device: "meter"})
+		r.eventually(5*time.Second, "it is not left", func() bool {
+			left := false
+			r.up.Ask(func() { left = !r.up.online })
+			return left
+		})
+		r.up.SetDevice(sources.DeviceState{Device: "meter", Online: true})
+		time.Sleep(10 * time.Second)
+		h.turn(hostOnline)
+		r.drained(time.Minute)
+		time.Sleep(10 * time.Second)
+		r.stop()
+		if h.count("DBIRTH meter") != 2 || h.count("DDEATH meter") > 0 {
+			t.Errorf("a device that is there is not born again, or dies: %q", h.kinds)
+		}
+	})
+}
+
 // What a server answers to SUBSCRIBE.
 func TestTalkSubscribes(t *testing.T) {
 	t.Run("silence", func(t *testing.T) {
