@@ -167,9 +167,14 @@ func (n *Node) receiveCommand(topic, device string, payload []byte, retained boo
 	}
 }
 
-// refuse counts and logs a command that is not carried out.
+// maxLogged is how much of a text is logged, in bytes.
+const maxLogged = 200
+
+// refuse counts and logs a command that is not carried out. What a host may have
+// put into the texts is cut: 100 of them are kept.
 func (n *Node) refuse(topic, metric, why string) {
 	n.stats.Refused++
+	metric, why = metric[:min(len(metric), maxLogged)], why[:min(len(why), maxLogged)]
 	n.once("command "+why, "a command was refused", "topic", topic, "metric", metric, "reason", why)
 }
 

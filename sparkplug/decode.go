@@ -11,10 +11,13 @@ import (
 	"sluice/sources"
 )
 
-// Bounds of what Decode takes. A host that sends more is refused.
+// Bounds of what Decode takes. A host that sends more is refused. In a message, and
+// all the more in a compressed one, a metric may have 2 bytes; in memory it has many.
 const (
-	maxMetrics = 100_000
-	maxDepth   = 4 // of templates in templates
+	maxDecoded   = 4 << 20 // bytes of metrics, members and properties together
+	metricSize   = 144     // at least
+	propertySize = 28      // of a key or a value: a property has both
+	maxDepth     = 4       // of templates in templates
 )
 
 // ErrPayload is what Decode returns for bytes that are no Sparkplug payload.
@@ -43,16 +46,14 @@ func Decode(data []byte) (*Payload, error) {
 func decodePayload(data []byte) (p *Payload, packed []byte, err error) {
 	p = new(Payload)
 	uuid := ""
-	r := reader{rest: data}
+	room := maxDecoded
+	r := reader{rest: data, room: &room}
 	for len(r.rest) > 0 && r.err == nil {
 		switch number, wire := r.tag(); {
 		case number == 1 && wire == wireVarint:
 			p.Timestamp = r.varint()
 		case number == 2 && wire == wireBytes:
-			if len(p.Metrics) == maxMetrics {
-				return nil, nil, fmt.Errorf("more than %d metrics", maxMetrics)
-			}
-			m, err := decodeMetric(r.bytes(), 0)
+			m, err := decodeMetric(r.part(metricSize), 0)
 			if err != nil {
 				return nil, nil, fmt.Errorf("metric %d: %w", len(p.Metrics)+1, err)
 			}
@@ -78,9 +79,8 @@ func decodePayload(data []byte) (p *Payload, packed []byte, err error) {
 }
 
 // decodeMetric reads one metric; depth counts the templates around it.
-func decodeMetric(data []byte, depth int) (Metric, error) {
+func decodeMetric(r reader, depth int) (Metric, error) {
 	var m Metric
-	r := reader{rest: data}
 	for len(r.rest) > 0 && r.err == nil {
 		switch number, wire := r.tag(); {
 		case number == 1 && wire == wireBytes:
@@ -98,13 +98,13 @@ func decodeMetric(data []byte, depth int) (Metric, error) {
 		case number == 7 && wire == wireVarint:
 			m.Null = r.varint() != 0
 		case number == 9 && wire == wireBytes:
-			list, err := decodeProperties(r.bytes())
+			list, err := decodeProperties(r.part(0))
 			if err != nil {
 				return m, err
 			}
 			m.Properties = list
 		case number == fieldTemplate && wire == wireBytes:
-			t, err := decodeTemplate(r.bytes(), depth+1)
+			t, err := decodeTemplate(r.part(0), depth+1)
 			if err != nil {
 				return m, err
 			}
@@ -154,7 +154,7 @@ func (m *Metric) Typed(d Datatype) (sources.Value, error) {
 
 // decodeProperties reads a PropertySet; keys and values have to be as many
 // [payloads-propertyset-values-array-size].
-func decodeProperties(data []byte) ([]Property, error) {
+func decodeProperties(r reader) ([]Property, error) {
 	var list []Property
 	keys, values := 0, 0
 	at := func(n int) *Property {
@@ -163,15 +163,16 @@ func decodeProperties(data []byte) ([]Property, error) {
 		}
 		return &list[n]
 	}
-	r := reader{rest: data}
 	for len(r.rest) > 0 && r.err == nil {
 		switch number, wire := r.tag(); {
 		case number == 1 && wire == wireBytes:
 			at(keys).Key = r.text()
 			keys++
+			r.charge(propertySize)
 		case number == 2 && wire == wireBytes:
 			p := at(values)
 			values++
+			r.charge(propertySize)
 			if err := p.decode(r.bytes()); err != nil {
 				return nil, err
 			}
@@ -209,21 +210,17 @@ func (p *Property) decode(data []byte) error {
 }
 
 // decodeTemplate reads a template.
-func decodeTemplate(data []byte, depth int) (*TemplateValue, error) {
+func decodeTemplate(r reader, depth int) (*TemplateValue, error) {
 	if depth > maxDepth {
 		return nil, fmt.Errorf("templates are nested deeper than %d", maxDepth)
 	}
 	t := new(TemplateValue)
-	r := reader{rest: data}
 	for len(r.rest) > 0 && r.err == nil {
 		switch number, wire := r.tag(); {
 		case number == 1 && wire == wireBytes:
 			t.Version = r.text()
 		case number == 2 && wire == wireBytes:
-			if len(t.Metrics) == maxMetrics {
-				return nil, fmt.Errorf("more than %d members", maxMetrics)
-			}
-			m, err := decodeMetric(r.bytes(), depth)
+			m, err := decodeMetric(r.part(metricSize), depth)
 			if err != nil {
 				return nil, fmt.Errorf("member %d: %w", len(t.Metrics)+1, err)
 			}
@@ -243,6 +240,22 @@ func decodeTemplate(data []byte, depth int) (*TemplateValue, error) {
 type reader struct {
 	rest []byte
 	err  error
+	room *int // bytes that may still be taken in memory; of the whole payload
+}
+
+// charge takes n bytes of room.
+func (r *reader) charge(n int) {
+	if *r.room -= n; *r.room < 0 {
+		r.fail("more metrics, members and properties than %d bytes of memory hold", maxDecoded)
+	}
+}
+
+// part returns a reader of the message in the next field, which takes n bytes of
+// room.
+func (r *reader) part(n int) reader {
+	r.charge(n)
+	rest := r.bytes()
+	return reader{rest: rest, err: r.err, room: r.room}
 }
 
 func (r *reader) fail(format string, args ...any) {

@@ -219,6 +219,21 @@ func TestCompressedCommands(t *testing.T) {
 	}
 }
 
+// TestRefusalsAreShort: a host cannot fill memory with reasons of its own.
+func TestRefusalsAreShort(t *testing.T) {
+	r := newRig(t, nil)
+	r.connect("a", "")
+	r.node.Receive("spBv1.0/plant/NCMD/gw1", wrap(t, strings.Repeat("x", 1<<16), nil), false, r.now)
+	for key := range r.node.logged {
+		if len(key) > 300 {
+			t.Errorf("%d bytes are kept", len(key))
+		}
+	}
+	if r.node.stats.Refused != 1 {
+		t.Errorf("%d refused", r.node.stats.Refused)
+	}
+}
+
 // TestUnpackRefuses covers bodies that nobody should unpack.
 func TestUnpackRefuses(t *testing.T) {
 	good := wrap(t, "", []byte{0x18, 5})

@@ -167,6 +167,12 @@ func TestTypedReadsWhatHostsSend(t *testing.T) {
 	}
 }
 
+// inMetric returns a payload of n metrics with field of these bytes.
+func inMetric(field int, data []byte, n int) []byte {
+	inner := appendText(nil, field, string(data))
+	return bytes.Repeat(appendText(nil, 2, string(inner)), n)
+}
+
 // TestDecodeRefuses covers bytes that are no payload.
 func TestDecodeRefuses(t *testing.T) {
 	deep := []byte{0x28, 1}
@@ -185,6 +191,10 @@ func TestDecodeRefuses(t *testing.T) {
 		"value of a wrong type": fromHex(t, "12 03 52 01 00"),
 		"keys without values":   fromHex(t, "12 05 4a 03 0a 01 61"),
 		"nested too deep":       deep,
+		"metrics without end":   bytes.Repeat([]byte{0x12, 0}, 500_000),
+		"members without end":   inMetric(fieldTemplate, bytes.Repeat([]byte{0x12, 0}, 20_000), 2),
+		"properties":            inMetric(9, bytes.Repeat([]byte{0x0a, 0, 0x12, 0}, 60_000), 2),
+		"keys":                  inMetric(9, bytes.Repeat([]byte{0x0a, 0}, 200_000), 1),
 	} {
 		t.Run(name, func(t *testing.T) {
 			if p, err := Decode(wire); !errors.Is(err, ErrPayload) {
