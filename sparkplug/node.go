@@ -24,7 +24,7 @@ const (
 
 // Sequence keeps bdSeq over restarts [topics-nbirth-bdseq-increment]. Load
 // returns the last one stored; ok is false if there is none. Store returns
-// when n is on the disk.
+// when n is on the disk, or why it is not: the number counts all the same.
 type Sequence interface {
 	Load() (n uint8, ok bool, err error)
 	Store(n uint8) error
@@ -141,7 +141,8 @@ type Node struct {
 	nbirth string
 	ndata  string
 	bdSeq  uint8
-	loaded bool // bdSeq is what Sequence said, or later
+	loaded bool  // bdSeq is what Sequence said, or later
+	unkept error // why Sequence has not taken it; nil if it has
 
 	server   string
 	state    state
@@ -332,7 +333,9 @@ func (n *Node) topic(kind, device string) string {
 
 // Will returns the death certificate for the CONNECT that is about to be sent,
 // with the next bdSeq, which is on the disk before it is used
-// [message-flow-edge-node-birth-publish-will-message-payload-bdSeq].
+// [message-flow-edge-node-birth-publish-will-message-payload-bdSeq]. A disk that
+// takes nothing is told, and no reason to keep back what waits in the log: a
+// number that comes again after a restart harms less.
 func (n *Node) Will() (*mapping.Message, error) {
 	if !n.loaded {
 		last, ok, err := n.o.Sequence.Load()
@@ -344,11 +347,12 @@ func (n *Node) Will() (*mapping.Message, error) {
 			n.bdSeq = 255 // the first is 0
 		}
 	}
-	next := n.bdSeq + 1
-	if err := n.o.Sequence.Store(next); err != nil {
-		return nil, fmt.Errorf("store bdSeq %d: %w", next, err)
+	n.bdSeq++
+	unkept := n.unkept
+	n.unkept = n.o.Sequence.Store(n.bdSeq)
+	if n.unkept != nil && unkept == nil {
+		n.log.Warn("the number of this birth cannot be kept over a restart", "bd_seq", n.bdSeq, "error", n.unkept)
 	}
-	n.bdSeq = next
 	n.connects++
 	n.begin(offline)
 	m := n.death()

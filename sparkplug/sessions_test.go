@@ -78,7 +78,7 @@ func showLetterCase(t *testing.T) {
 }
 
 // showBdSeq: 0 first, one more for each CONNECT, on the disk before it, over
-// restarts, 0 after 255.
+// restarts, 0 after 255. A disk that takes nothing keeps nobody from connecting.
 func showBdSeq(t *testing.T) {
 	r := newRig(t, nil)
 	for i := range 300 {
@@ -92,12 +92,17 @@ func showBdSeq(t *testing.T) {
 		r.cut()
 	}
 	r.fit()
-	r.disk.err = errors.New("disk full")
-	if will, err := r.node.Will(); err == nil {
-		t.Errorf("a will with a number that is not stored: %v", will)
+	r.disk.err = errors.New("disk full") // values that wait in the log have to get out all the same
+	r.connect("a", "")
+	if hint := r.node.Stats().Hint; !strings.Contains(hint, "disk full") {
+		t.Errorf("got the hint %q", hint)
 	}
+	r.cut()
 	r.disk.err = nil
 	r.connect("a", "") // has the number after the last that was used
+	if hint := r.node.Stats().Hint; r.disk.n != 301-256 || hint != "" {
+		t.Errorf("%d is on the disk, the hint is %q", r.disk.n, hint)
+	}
 	r.fit()
 }
 

@@ -47,6 +47,9 @@ func (n *Node) Stats() Stats {
 			s.Hint = fmt.Sprintf("the primary host %s is offline, so nothing is sent and all samples wait in the log: start it, or see what stands on %s", n.cfg.PrimaryHost, n.stateTopic())
 		}
 	}
+	if s.Hint == "" && n.unkept != nil {
+		s.Hint = fmt.Sprintf("the number of the last birth cannot be kept over a restart: %v; is the disk of the data folder full, or can it not be written to?", n.unkept)
+	}
 	return s
 }
 
