@@ -3,7 +3,7 @@
 // the backlog. Records come in through a Log, MQTT packets go out. Nothing is
 // acknowledged to the Log before the broker has acknowledged it, and the
 // package keeps no record: what a broken connection leaves open is read from
-// the Log again. It never gives up, and never writes a file.
+// the Log again; of what is held it keeps the numbers. It never gives up, and never writes a file.
 package publish
 
 import (
@@ -20,7 +20,8 @@ type Log interface {
 	// acknowledged. With liveFirst, the live lane begins at the present end
 	// of the log and the backlog lane holds everything unacknowledged before
 	// it, oldest first. Without it, the live lane is empty for ever and the
-	// backlog lane is the whole log in order.
+	// backlog lane is the whole log in order. It is also called in the middle of
+	// a connection, while no Next waits, to have a live lane from then on.
 	Rewind(liveFirst bool) error
 	// Next returns the next records of a lane, in order, at least one and
 	// about max at most: the records of one Append are never torn apart, even

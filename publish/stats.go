@@ -56,7 +56,7 @@ type Stats struct {
 
 	Messages  uint64 `json:"messages"`   // data messages acknowledged by the server
 	Records   uint64 `json:"records"`    // records delivered and acknowledged to the log
-	Repeated  uint64 `json:"repeated"`   // messages sent but not acknowledged when a connection broke
+	Repeated  uint64 `json:"repeated"`   // messages that come again: not acknowledged when a connection broke, or held for readers who were away since
 	Skipped   uint64 `json:"skipped"`    // records passed over by the filter or without a message
 	Unsent    uint64 `json:"unsent"`     // messages that cannot be sent at all (too large, bad topic)
 	StrayAcks uint64 `json:"stray_acks"` // acknowledgements of nothing we sent
