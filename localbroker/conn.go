@@ -13,9 +13,9 @@ import (
 
 // The times of a connection.
 const (
-	connectTime = 10 * time.Second      // from the connection to the CONNECT complete
-	packetTime  = 10 * time.Second      // from the first byte of a packet to its last
-	lastTime    = 20 * time.Millisecond // for what has come before another connection takes the session over
+	connectTime = 10 * time.Second       // from the connection to the CONNECT complete
+	packetTime  = 10 * time.Second       // from the first byte of a packet to its last
+	lastTime    = 100 * time.Millisecond // for what has come before another connection takes the session over
 )
 
 // conn is one connection of a client. One goroutine reads and acts on what it

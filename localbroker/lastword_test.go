@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/gorilla/websocket"
 )
 
 // A client that goes on sending after its mistake is told about it all the
@@ -63,25 +66,41 @@ func TestMessageInOneReadWithTheEndIsDelivered(t *testing.T) {
 // What a client has sent before it connects anew counts: its message, and its
 // goodbye, after which there is no will.
 func TestGoodbyeBeforeATakeOverIsHeard(t *testing.T) {
-	for _, version := range []byte{4, 5} {
-		b := start(t, testConfig(), Options{})
-		sub := dial(t, b.address, 4).connect("subscriber")
-		sub.subscribe("plant/free/#", 0)
-		const rounds = 200
-		for i := range rounds {
-			old, again := dial(t, b.address, version), dial(t, b.address, version)
-			old.send(old.connectFrame("c", 0x06, 60, nil, old.props(), text("plant/free/will"), text("gone")))
-			old.expect(0x20)
-			last := old.publishFrame("plant/free/x", fmt.Sprint(i), 0, 0, false)
-			old.send(append(last, 0xe0, 0))
-			again.connect("c")
-			_ = old.conn.Close()
-			_ = again.conn.Close()
-		}
-		for i := range rounds {
-			if topic, payload, _ := sub.message(); topic != "plant/free/x" || payload != fmt.Sprint(i) {
-				t.Fatalf("round %d: %s %s", i, topic, payload)
-			}
+	const rounds = 100
+	for _, listen := range []string{"127.0.0.1:0", "ws://127.0.0.1:0/broker"} {
+		for _, version := range []byte{4, 5} {
+			t.Run(fmt.Sprint(listen, " ", version), func(t *testing.T) {
+				cfg := testConfig()
+				cfg.Listen = Listeners(listen)
+				b := start(t, cfg, Options{})
+				open := func() *peer {
+					if !strings.HasPrefix(listen, "ws") {
+						return dial(t, b.address, version)
+					}
+					conn, _, err := (&websocket.Dialer{Subprotocols: []string{"mqtt"}}).Dial("ws://"+b.address+"/broker", nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					return newPeer(t, &webConn{Conn: conn.NetConn(), web: conn}, version)
+				}
+				sub := open().connect("subscriber")
+				sub.subscribe("plant/free/#", 0)
+				for i := range rounds {
+					old, again := open(), open()
+					old.send(old.connectFrame("c", 0x06, 60, nil, old.props(), text("plant/free/will"), text("gone")))
+					old.expect(0x20)
+					last := old.publishFrame("plant/free/x", fmt.Sprint(i), 0, 0, false)
+					old.send(append(last, 0xe0, 0))
+					again.connect("c")
+					_ = old.conn.Close()
+					_ = again.conn.Close()
+				}
+				for i := range rounds {
+					if topic, payload, _ := sub.message(); topic != "plant/free/x" || payload != fmt.Sprint(i) {
+						t.Fatalf("round %d: %s %s", i, topic, payload)
+					}
+				}
+			})
 		}
 	}
 }
