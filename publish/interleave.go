@@ -12,24 +12,24 @@ import (
 type lag struct {
 	limit time.Duration // 0: it may take for ever
 	since time.Time     // when it looked; zero: it has to look
-	ahead uint64        // records that waited then and were not passed yet
+	until uint64        // number of the first record that came later
 }
 
-// passed notes n records that the lane comes to at now, and reports whether it
-// lags. waiting counts what waits in the log.
-func (l *lag) passed(n int, now time.Time, waiting func() uint64) bool {
+// passed notes that the lane comes to record next at now, and reports whether it
+// lags. waiting counts what waits in the log. Numbers tell, as the log may drop what
+// waits.
+func (l *lag) passed(next uint64, now time.Time, waiting func() uint64) bool {
 	if l.limit == 0 {
 		return false
 	}
-	l.ahead -= min(l.ahead, uint64(n))
-	if l.since.IsZero() || l.ahead == 0 && now.Sub(l.since) >= time.Second {
-		l.since, l.ahead = now, waiting()
+	if l.since.IsZero() || next >= l.until && now.Sub(l.since) >= time.Second {
+		l.since, l.until = now, next+waiting()
 	}
-	return l.ahead > 0 && now.Sub(l.since) >= l.limit
+	return next < l.until && now.Sub(l.since) >= l.limit
 }
 
 // rest notes that nothing waits.
-func (l *lag) rest() { l.since, l.ahead = time.Time{}, 0 }
+func (l *lag) rest() { l.since = time.Time{} }
 
 // interleave has live records go beside the history from now on, until the
 // connection ends. All that is not out by now is history, so it is read anew as
@@ -66,7 +66,7 @@ func (s *sender) interleave(ctx context.Context, goLive func()) bool {
 
 // late reports whether the lane lags behind, as it comes to recs.
 func (s *sender) late(recs []mapping.Record) bool {
-	return !s.liveFirst && s.talk != nil && s.lag.passed(len(recs), time.Now(), s.up.owed)
+	return !s.liveFirst && s.talk != nil && s.lag.passed(recs[0].Seq, time.Now(), s.up.owed)
 }
 
 // reserveFor keeps n messages of the window from the backlog, for lane k, whose

@@ -93,59 +93,44 @@ func interleave(t *testing.T, hold time.Duration) {
 	}
 }
 
-// A lane that keeps up is left alone, however much flows.
+// A lane that keeps up is left alone, however much flows, and whatever the log drops
+// in front of it.
 func TestLag(t *testing.T) {
-	var waits uint64
+	waits, next := uint64(0), uint64(1)
+	waiting := func() uint64 { return waits }
 	l := lag{limit: time.Minute}
 	now := time.Now()
 	for range 3000 {
 		waits = 500 // always as much as one scan
-		if now = now.Add(100 * time.Millisecond); l.passed(500, now, func() uint64 { return waits }) {
+		if now = now.Add(100 * time.Millisecond); l.passed(next, now, waiting) {
 			t.Fatal("it keeps up")
 		}
+		next += 500
 	}
 	l.rest()
 	waits = 10_000
 	begin := now
-	for !l.passed(5, now, func() uint64 { return waits }) {
+	for !l.passed(next, now, waiting) {
 		now = now.Add(100 * time.Millisecond)
-		waits += 5
+		waits, next = waits+5, next+5
 	}
 	if d := now.Sub(begin); d != time.Minute {
 		t.Errorf("it lags after %v", d)
 	}
+	l.rest()
+	if waits = 10_000_000; l.passed(next, now, waiting) {
+		t.Error("it begins to lag")
+	}
+	next, waits = next+waits, 500 // the log was full and dropped nearly all of it
+	for range 3000 {
+		if now = now.Add(100 * time.Millisecond); l.passed(next, now, waiting) {
+			t.Fatal("it keeps up with what the log did not drop")
+		}
+		next += 500
+	}
 	for l = (lag{}); now.Sub(begin) < time.Hour; now = now.Add(time.Second) {
-		if l.passed(0, now, func() uint64 { return waits }) {
+		if l.passed(next, now, waiting) {
 			t.Fatal("without a limit")
 		}
 	}
-}
-
-// On a slow line live samples of an edge node wait for a message of the history or
-// two, and never for a queue of them: its first messages would be taken for
-// the latency of the line.
-func TestLiveSamplesOfAnEdgeNodeOnASlowLine(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, h := newNodeRig(t, nil)
-		r.cfg.Order = orderLiveFirst
-		r.broker.faults = func(int, string) fault { return fault{rtt: 20 * time.Millisecond, bytesPerSecond: 4000} }
-		for range 5000 {
-			r.log.add(2)
-			time.Sleep(2 * time.Millisecond)
-		}
-		r.start()
-		var worst time.Duration
-		for i := range 300 {
-			r.log.add(2)
-			time.Sleep(200 * time.Millisecond)
-			if i > 50 { // 10 s
-				worst = max(worst, h.freshest())
-			}
-		}
-		t.Logf("worst %v", worst)
-		if worst > 15*time.Second { // a message takes two and a half
-			t.Errorf("live samples are %v old", worst)
-		}
-		r.stop()
-	})
 }
