@@ -49,8 +49,15 @@ func (c *Config) CommandTemplates(data string) (set, result string, rest bool) {
 
 // validateCommands checks that nobody can slip in a command, and no old one.
 func (c *Config) validateCommands(p *problems) {
-	if c.Payload == payloadSparkplug && c.Sparkplug != nil && c.Sparkplug.Writes {
-		c.validateWay(p, "sparkplug.writes")
+	if s := c.Sparkplug; c.Payload == payloadSparkplug && s != nil {
+		switch {
+		case s.Writes:
+			c.validateWay(p, "sparkplug.writes", "write to devices")
+		case s.Reboot:
+			c.validateWay(p, "sparkplug.reboot", "have the program started anew")
+		case s.ScanRate != nil:
+			c.validateWay(p, "sparkplug.scan_rate", "set how often is polled")
+		}
 	}
 	if c.Commands == nil {
 		return
@@ -70,13 +77,13 @@ func (c *Config) validateCommands(p *problems) {
 	if set == result {
 		p.add("commands.result", "commands and answers have the same topic", "remove result")
 	}
-	c.validateWay(p, "commands")
+	c.validateWay(p, "commands", "write to devices")
 }
 
 // validateWay warns where anybody could give commands; field allows them.
-func (c *Config) validateWay(p *problems, field string) {
+func (c *Config) validateWay(p *problems, field, harm string) {
 	if list, err := c.servers(); err == nil && slices.ContainsFunc(list, func(s server) bool { return !s.tls() }) {
-		p.warn(field, "commands come without TLS: whoever is on the way can write to devices", "use mqtts:// or add tls: {}")
+		p.warn(field, "commands come without TLS: whoever is on the way can "+harm, "use mqtts:// or add tls: {}")
 	}
 	if c.User == "" && (c.TLS == nil || c.TLS.Cert == "") {
 		p.warn(field, "commands come over an upstream without a login: who may give them?", "add user and password_file, or tls.cert and tls.key")

@@ -56,8 +56,14 @@ func TestValidate(t *testing.T) {
 			c.Commands, c.TLS, c.Servers = new(Commands), &TLS{Cert: "c", Key: "k"}, []string{"mqtts://a", "mqtt://b"}
 		},
 			"commands", "without TLS"},
-		"commands of a stored session":  {func(c *Config) { c.Commands, c.User, c.Clean = new(Commands), "u", false }, "clean", "old commands"},
-		"commands and Sparkplug":        {func(c *Config) { c.Commands, c.Payload = new(Commands), "sparkplug" }, "commands", "DCMD"},
+		"commands of a stored session": {func(c *Config) { c.Commands, c.User, c.Clean = new(Commands), "u", false }, "clean", "old commands"},
+		"commands and Sparkplug":       {func(c *Config) { c.Commands, c.Payload = new(Commands), "sparkplug" }, "commands", "DCMD"},
+		"restarts by hosts without TLS": {func(c *Config) {
+			c.Payload, c.Sparkplug, c.User, c.Servers = "sparkplug", &sparkplug.Config{Reboot: true}, "u", []string{"mqtt://a"}
+		}, "sparkplug.reboot", "whoever is on the way can have the program started anew"},
+		"polls by hosts without TLS": {func(c *Config) {
+			c.Payload, c.Sparkplug, c.User, c.Servers = "sparkplug", &sparkplug.Config{ScanRate: new(sparkplug.ScanRate)}, "u", []string{"mqtt://a"}
+		}, "sparkplug.scan_rate", "whoever is on the way can set"},
 		"writes of hosts without login": {func(c *Config) { c.Payload, c.Sparkplug = "sparkplug", &sparkplug.Config{Writes: true} }, "sparkplug.writes", "without a login"},
 		"command topic":                 {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/+"}, "u" }, "commands.topic", "wildcard"},
 		"answers on the command topic":  {func(c *Config) { c.Commands, c.User = &Commands{Topic: "a/{point}", Result: "a/{point}"}, "u" }, "commands.result", "same topic"},

@@ -45,8 +45,9 @@ func (c *ScanRate) Allows(d time.Duration) bool {
 	return d == 0 || c != nil && d >= c.Min && d <= c.Max
 }
 
-// scanPause is the least time between two changes of the scan rate.
-const scanPause = time.Second
+// scanPause is the least time between two changes of the scan rate: each is a line
+// of the audit log, which they must not push out.
+const scanPause = 10 * time.Second
 
 // scanRateMetric says how often the devices are polled, in milliseconds as hosts
 // expect; 0: as the site file says.

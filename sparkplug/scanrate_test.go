@@ -88,7 +88,7 @@ func TestNodeScanRateHolds(t *testing.T) {
 	r.node.SetScanRate(5 * time.Second)
 	r.pump()
 	ask(6000) // too soon
-	r.now = r.now.Add(time.Second)
+	r.now = r.now.Add(scanPause)
 	ask(6000)
 	r.askRebirth()
 	r.cut()

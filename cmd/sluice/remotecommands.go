@@ -126,7 +126,7 @@ func (s *site) commandProblems(doc *configs.Document, index int) []configs.Probl
 				Fix:     "remove commands from one of them, or give them topics of their own"})}
 		}
 	}
-	for _, own := range append(s.publishedTopics(cfg), r.Results()...) {
+	for _, own := range s.publishedTopics(cfg) {
 		for _, filter := range r.Filters() {
 			if topics.Matches(filter, own) {
 				return []configs.Problem{doc.Problem(at, configs.Problem{Code: mapping.CodeTopic,
@@ -148,14 +148,17 @@ func overlap(a, b []string) bool {
 	return slices.ContainsFunc(a, func(filter string) bool { return topics.MatchesAny(b, filter) })
 }
 
-// publishedTopics returns the topics of values and status on the servers of an
-// upstream, its own and those of other upstreams there.
+// publishedTopics returns the topics of values, status and answers to commands on
+// the servers of an upstream, its own and those of other upstreams there.
 func (s *site) publishedTopics(cfg *publish.Config) []string {
 	var all []string
 	for i := range s.Upstreams {
 		other := &s.Upstreams[i]
 		if !other.IsSparkplug() && shareServer(cfg, other) {
 			all = append(all, s.topicsOf(other)...)
+			if r, err := s.routes(other); err == nil && r != nil {
+				all = append(all, r.Results()...)
+			}
 		}
 	}
 	slices.Sort(all)
