@@ -30,7 +30,7 @@ func (s *status) attention(wait time.Duration) []string {
 		say("the clock cannot be trusted yet: each sample waits up to %v for it before it goes upstream; if the clock is right, set clock: { trust: always }", wait)
 	}
 	if s.Commands.AuditError != "" {
-		say("commands are refused, as they cannot be written down: %s", s.Commands.AuditError)
+		say("the last command was refused, as it could not be written down: %s; make room for the folder audit in the data folder, and give it again", s.Commands.AuditError)
 	}
 	if reason, _ := spoolHealth(&s.Spool); reason != "" {
 		say("log: %s", reason)
@@ -81,6 +81,9 @@ func (n *reloadNote) why() string {
 	return n.Error
 }
 
+// refusedNamed is how many points that a device refuses have a sentence each.
+const refusedNamed = 5
+
 // attention tells what is wrong with a bus and its devices.
 func (s *busStatus) attention() []string {
 	if !s.Connected && s.Link.LastError != "" {
@@ -96,6 +99,12 @@ func (s *busStatus) attention() []string {
 		if d.State == "offline" {
 			all = append(all, fmt.Sprintf("device %s, unit %d on bus %s, is offline since %s: %s", d.Name, d.Unit, s.Name,
 				d.Since.UTC().Format(time.RFC3339), explainReason(d.Reason, s.Line == "TCP")))
+		}
+		if n := len(d.Refused); n > refusedNamed {
+			p := d.Refused[0]
+			all = append(all, fmt.Sprintf("device %s, unit %d, refuses %d points, the first %s, %s %d, with %s: are profile, unit id and base right? buses.devices.refused has them all",
+				d.Name, d.Unit, n, p.Point, p.Table, p.Address, p.Reason))
+			continue
 		}
 		for _, p := range d.Refused {
 			all = append(all, fmt.Sprintf("device %s refuses point %s, %s %d, with %s: is the address right?", d.Name, p.Point, p.Table, p.Address, p.Reason))

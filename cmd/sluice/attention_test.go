@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,12 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"refuses point power, input 52, with exception 2": func(s *status) {
 			s.Buses[0].Devices[0].Refused = []modbus.RefusedPoint{{Point: "power", Table: "input", Address: 52, Reason: "exception 2"}}
 		},
+		"device meter, unit 2, refuses 40 points, the first p0, input 0, with exception 2: are profile, unit id and base right?": func(s *status) {
+			for i := range 40 {
+				s.Buses[0].Devices[0].Refused = append(s.Buses[0].Devices[0].Refused, modbus.RefusedPoint{Point: fmt.Sprint("p", i), Table: "input", Reason: "exception 2"})
+			}
+		},
+		"the last command was refused, as it could not be written down: no space left; make room": func(s *status) { s.Commands.AuditError = "no space left" },
 		"trust: always":         func(s *status) { s.Clock.Trusted = false },
 		"log: the disk refuses": func(s *status) { s.Spool.Failing = true },
 		"local broker: not listening on 1883: in use": func(s *status) {

@@ -81,7 +81,7 @@ func (j *job) checkTimes(w *mapping.Writable) (Code, string) {
 	if !j.Sent.IsZero() {
 		switch age := now.Sub(j.Sent); {
 		case age > w.Expiry || j.TTL > 0 && age > j.TTL:
-			return Expired, fmt.Sprintf("it was sent %v ago", age.Round(time.Millisecond))
+			return Expired, "it was sent " + ago(j.Sent, now)
 		case age < -w.Expiry:
 			return Expired, "it was sent in the future"
 		default:
@@ -90,11 +90,19 @@ func (j *job) checkTimes(w *mapping.Writable) (Code, string) {
 	}
 	if !j.Expires.IsZero() {
 		if left = min(left, j.Expires.Sub(now)); left <= 0 {
-			return Expired, fmt.Sprintf("it ended %v ago", -left.Round(time.Millisecond))
+			return Expired, "it ended " + ago(j.Expires, now)
 		}
 	}
 	j.until = time.Duration(j.got.Mono) + left
 	return OK, ""
+}
+
+// ago says how long before now at was. Who gives seconds is told that milliseconds are meant.
+func ago(at, now time.Time) string {
+	if at.Year() == 1970 {
+		return "in 1970: numbers are milliseconds since then"
+	}
+	return now.Sub(at).Round(time.Millisecond).String() + " ago"
 }
 
 // outcome returns the code for what Write has returned. ctx is that of Run.

@@ -253,7 +253,11 @@ func (s *Service) logged(j *job, r Result, of uint64) *Result {
 	if r.At, r.Entry = now.Time(), n; n == 0 {
 		r.Entry = of
 	}
-	s.opts.Log.Info("command carried out", "device", j.Device, "point", j.Point, "origin", string(j.Origin.Kind),
+	level, text := slog.LevelInfo, "command carried out"
+	if r.Code != OK {
+		level, text = slog.LevelWarn, "command not carried out, or not known to be"
+	}
+	s.opts.Log.Log(context.Background(), level, text, "device", j.Device, "point", j.Point, "origin", string(j.Origin.Kind),
 		"name", j.Origin.Name, "code", string(r.Code), "entry", r.Entry)
 	return &r
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
@@ -91,6 +92,7 @@ type rig struct {
 	clock  *fakeClock
 	writer *fakeWriter
 	dir    string
+	log    *bytes.Buffer // to be read when it has stopped
 	stop   func()
 }
 
@@ -102,9 +104,9 @@ func newRig(t *testing.T, dir string, writer *fakeWriter) *rig {
 	if len(problems)+len(more) > 0 {
 		t.Fatalf("%+v %+v", problems, more)
 	}
-	r := &rig{t: t, clock: newClock(), writer: writer, dir: dir}
+	r := &rig{t: t, clock: newClock(), writer: writer, dir: dir, log: new(bytes.Buffer)}
 	audit := NewAudit(dir, 1<<20, 4)
-	r.Service = New(Options{Site: site, Writers: map[int]sources.Writer{0: writer}, Audit: audit, Clock: r.clock})
+	r.Service = New(Options{Site: site, Writers: map[int]sources.Writer{0: writer}, Audit: audit, Clock: r.clock, Log: slog.New(slog.NewTextHandler(r.log, nil))})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- r.Run(ctx) }()
@@ -164,6 +166,8 @@ func TestRefusals(t *testing.T) {
 		"above max":         {setpoint(18.5), OutOfRange},
 		"between steps":     {setpoint(12.3), BadStep},
 		"sent long ago":     {with(func(q *Request) { q.Sent = now.Add(-31 * time.Second) }), Expired},
+		"sent, in seconds":  {with(func(q *Request) { q.Sent = time.UnixMilli(now.Unix()) }), Expired},
+		"ends, in seconds":  {with(func(q *Request) { q.Expires = time.UnixMilli(now.Unix()) }), Expired},
 		"sent in future":    {with(func(q *Request) { q.Sent = now.Add(time.Hour) }), Expired},
 		"ttl over":          {with(func(q *Request) { q.Sent, q.TTL = now.Add(-5*time.Second), 2*time.Second }), Expired},
 		"expired":           {with(func(q *Request) { q.Expires = now.Add(-time.Second) }), Expired},
@@ -176,6 +180,9 @@ func TestRefusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, t.TempDir(), &fakeWriter{})
 			got := r.do(c.request)
+			if hinted := strings.Contains(got.Message, "milliseconds"); hinted != strings.Contains(name, "in seconds") {
+				t.Errorf("got %q", got.Message)
+			}
 			if got.Code != c.want || got.Message == "" || got.Request.ID != c.request.ID {
 				t.Errorf("answer %+v, want %s", got, c.want)
 			}
@@ -270,6 +277,9 @@ func TestOutcomes(t *testing.T) {
 			r.stop()
 			if v, err := Verify(r.dir); err != nil || v.Last != 2 || len(v.Open) != 0 {
 				t.Errorf("audit log: %+v, %v", v, err)
+			}
+			if done := strings.Contains(r.log.String(), `"command carried out"`); done != (c.want == OK) {
+				t.Errorf("the log of the program says\n%s", r.log)
 			}
 		})
 	}
