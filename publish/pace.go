@@ -64,7 +64,7 @@ type bucket struct {
 const burst = 0.05
 
 // wait takes n tokens and returns when they are paid for. It returns false
-// when done closes first.
+// when ctx ended first.
 func (b *bucket) wait(ctx context.Context, n int) bool {
 	if b.perSecond == 0 {
 		return true
@@ -78,14 +78,7 @@ func (b *bucket) wait(ctx context.Context, n int) bool {
 	if b.tokens >= 0 {
 		return true
 	}
-	timer := time.NewTimer(time.Duration(-b.tokens / b.perSecond * float64(time.Second)))
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
+	return sleep(ctx, time.Duration(-b.tokens/b.perSecond*float64(time.Second)))
 }
 
 // meter measures a rate over the last seconds.
