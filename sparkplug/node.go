@@ -36,10 +36,8 @@ type Write struct {
 	Point *mapping.Point
 	Value sources.Value // of the kind of the point's datatype
 	// Sent is when the host says it has sent it; zero if it does not say.
-	Sent time.Time
-	// Topic and Retained are those of the message it came in.
-	Topic    string
-	Retained bool
+	Sent  time.Time
+	Topic string // of the message it came in
 }
 
 // Options is what a Node needs besides its Config. All functions may be called

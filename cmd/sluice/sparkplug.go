@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -171,17 +172,26 @@ func (g *gateway) newNode(cfg *publish.Config, s *site, points []*mapping.Point)
 // line there: of a flood both have few.
 func (g *gateway) hostWrites(upstream string, w sparkplug.Write) {
 	r := command.Request{Origin: command.Origin{Kind: command.Sparkplug, Name: upstream, Client: w.Topic},
-		Device: w.Point.Device, Point: w.Point.Name, Value: w.Value, Sent: w.Sent, Retained: w.Retained}
-	if !w.Sent.IsZero() { // the same once more is the same command, delivered twice
-		r.ID = string(w.Value.AppendJSON(strconv.AppendInt([]byte(w.Point.Device+"/"+w.Point.Name+" "), w.Sent.UnixMilli(), 10)))
-		r.ID = r.ID[max(0, len(r.ID)-100):]
-	}
+		Device: w.Point.Device, Point: w.Point.Name, Value: w.Value, Sent: w.Sent, ID: writeID(&w)}
 	g.submit(r, func(result *command.Result) {
 		if result.Code != command.OK && result.Entry > 0 {
 			g.log.Warn("a command of a Sparkplug host was not carried out", "upstream", upstream, "device", r.Device,
 				"point", r.Point, "code", string(result.Code), "reason", result.Message)
 		}
 	})
+}
+
+// writeID returns what tells a command from others: the same once more is the same,
+// delivered twice. It is "" if the host does not say when it has sent it.
+func writeID(w *sparkplug.Write) string {
+	if w.Sent.IsZero() {
+		return ""
+	}
+	id := w.Value.AppendJSON(strconv.AppendInt([]byte(w.Point.Device+"/"+w.Point.Name+" "), w.Sent.UnixMilli(), 10))
+	if len(id) > 100 { // the audit log cuts off what is much longer
+		return fmt.Sprintf("%x", sha256.Sum256(id))
+	}
+	return string(id)
 }
 
 // status asks an upstream for its state.

@@ -13,6 +13,7 @@ import (
 
 	paho "github.com/eclipse/paho.mqtt.golang"
 
+	"sluice/mapping"
 	"sluice/sources"
 	"sluice/sources/register"
 	"sluice/sparkplug"
@@ -167,6 +168,30 @@ func (p *process) awaitStatus(t *testing.T, what string, ok func(*status) bool) 
 			t.Fatalf("waited in vain for %s: %q %+v", what, st.Attention, st.Upstreams)
 		}
 		<-time.After(20 * time.Millisecond)
+	}
+}
+
+// TestWriteID: commands that hosts give at one time are told apart, however long the
+// names are.
+func TestWriteID(t *testing.T) {
+	long := strings.Repeat("n", 120)
+	id := func(device, point string, v int64, ms int64) string {
+		return writeID(&sparkplug.Write{Point: &mapping.Point{Device: device, Name: point}, Value: sources.Int64(v), Sent: time.UnixMilli(ms)})
+	}
+	seen := make(map[string]bool)
+	for _, name := range []string{"a", "b", "a" + long, "b" + long} {
+		for _, text := range []string{id(name, "p", 0, 1), id(name, "p", 1, 1), id(name, "p", 0, 2), id("d", name, 0, 1), id(name, long, 0, 1)} {
+			if seen[text] || len(text) > 128 {
+				t.Errorf("%s: %q", name, text)
+			}
+			seen[text] = true
+		}
+	}
+	if id("a"+long, "p", 0, 1) != id("a"+long, "p", 0, 1) {
+		t.Error("the same command is another")
+	}
+	if text := writeID(&sparkplug.Write{Point: &mapping.Point{}, Value: sources.Int64(1)}); text != "" {
+		t.Errorf("without a time: %q", text)
 	}
 }
 
