@@ -206,6 +206,9 @@ func (d *decoder) structure(n *yaml.Node, path string, v reflect.Value, depth in
 				return
 			}
 			fix := DidYouMean(key.Value, fields.keys)
+			if under := fields.under(key.Value); under != "" {
+				fix = "it belongs under " + under + ":"
+			}
 			if n.Style&yaml.FlowStyle != 0 && plainInt.MatchString(key.Value) && isNull(value) {
 				fix = "in { } a comma ends the value: write decimals with a point, as in 0." + key.Value
 			}
@@ -343,6 +346,12 @@ func (d *decoder) wrongKind(n *yaml.Node, path string, v reflect.Value) {
 		fix = "write [" + n.Value + "]"
 	case n.Value == "true" && v.Kind() == reflect.Struct:
 		fix = "write {} for the defaults, or give its keys"
+	case n.Kind == yaml.ScalarNode && v.Kind() == reflect.Struct:
+		fix = fieldsOf(v).sample(path)
+	case n.Kind == yaml.MappingNode && v.Kind() == reflect.Slice:
+		fix = "begin each entry with \"- \""
+	case n.Kind == yaml.SequenceNode && v.Kind() == reflect.String:
+		fix = "write one value, without [ ]"
 	}
 	d.reportNode(path, n, CodeKind, quoteKey(path)+" takes "+wanted(v)+", not "+got, fix)
 }

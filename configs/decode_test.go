@@ -83,6 +83,16 @@ func TestDecodeGood(t *testing.T) {
 func TestDecodeProblems(t *testing.T) {
 	tests := map[string]struct{ text, want string }{
 		"unknown key":         {"coutn: 1\n", `1:1 SLUICE-CFG-008 did you mean "count"?`},
+		"of another level":    {"port: 1\n", `1:1 SLUICE-CFG-008 it belongs under deep:`},
+		"a word for keys":     {"deep: 1s\n", "1:7 SLUICE-CFG-010 give its keys: deep: { host: …, port: … }"},
+		"keys for a list":     {"devices:\n  a: { level: 1 }\n", "2:3 SLUICE-CFG-010 begin each entry with \"- \""},
+		"list for a text":     {"deep: { host: [a, b], port: 5 }\n", "1:15 SLUICE-CFG-010 write one value, without [ ]"},
+		"too little indented": {"map:\n  a: 1\ndevices:\n  - level: 1\n    level2: 2\n   level3: 3\n", "6:4 SLUICE-CFG-002 begin it in column 5 or 3, as lines above do"},
+		"entry out of line":   {"devices:\n  - level: 1\n - level: 2\n", "3:2 SLUICE-CFG-002 begin it in column 3 or 1, as lines above do"},
+		"key out of line":     {"map:\n  a: { b: 1,\n c: 2 }\ndeep:\n    port: 1\n   host: a\n", "6:4 SLUICE-CFG-002 begin it in column 5 or 1, as lines above do"},
+		"too far indented":    {"count: 1\n  small: 2\n", "2:3 SLUICE-CFG-002 begin it in the column of the line above, or put text with a colon into quotes"},
+		"quote not closed":    {"name: \"n\ncount: 1\n", "1:1 SLUICE-CFG-002 add the missing quote"},
+		"not closed, further": {"count: 1\nmap:\n  a: { b: 1\n  c: 2\n", "3:3 SLUICE-CFG-002 close it with }, and separate entries by commas"},
 		"twice":               {"count: 1\ncount: 2\n", "2:1 SLUICE-CFG-009 the first is in line 1; remove one"},
 		"octal":               {"count: 010\n", "1:8 SLUICE-CFG-011 write it without the leading zero, or as 0x in hexadecimal"},
 		"underscore":          {"count: 1_000\n", "1:8 SLUICE-CFG-011 write it without separators: 1000"},
@@ -112,7 +122,7 @@ func TestDecodeProblems(t *testing.T) {
 		"not closed":          {"list: [a, b\n", "1:1 SLUICE-CFG-002 close it with ], and separate entries by commas"},
 		"a list at the top":   {"- a\n", "1:1 SLUICE-CFG-010 "},
 		"validated":           {"deep: { port: 1 }\n", "1:7 SLUICE-CFG-020 add host: name"},
-		"not validated twice": {"deep: { host: [a] }\n", "1:15 SLUICE-CFG-010 "},
+		"not validated twice": {"deep: { host: [a] }\n", "1:15 SLUICE-CFG-010 write one value, without [ ]"},
 		"merge of a text":     {"map: { <<: 5 }\n", "1:8 SLUICE-CFG-017 it takes a mapping or an alias of one: <<: *name"},
 		"unknown anchor":      {"map: *a\n", "1:1 SLUICE-CFG-002 define it first as &name"},
 	}
@@ -226,6 +236,7 @@ func TestPrint(t *testing.T) {
 site.yaml:2:7: error: "name" takes a text, not a list [SLUICE-CFG-010]
      2 | name: [x]
        |       ^
+       = write one value, without [ ]
 2 problem(s)
 `
 	if b.String() != want {

@@ -39,3 +39,34 @@ func (f *structFields) add(v reflect.Value) {
 		}
 	}
 }
+
+// under returns the key of the section that has key, "" if there is none or more than
+// one.
+func (f structFields) under(key string) (section string) {
+	for _, k := range f.keys {
+		t := f.byKey[k].Type()
+		if t.Kind() == reflect.Pointer {
+			t = t.Elem()
+		}
+		if t.Kind() != reflect.Struct {
+			continue
+		}
+		inner := fieldsOf(reflect.New(t).Elem())
+		if _, has := inner.byKey[key]; !has {
+			continue
+		}
+		if section != "" {
+			return ""
+		}
+		section = k
+	}
+	return section
+}
+
+// sample shows how a section of few keys is written.
+func (f structFields) sample(path string) string {
+	if len(f.keys) == 0 || len(f.keys) > 6 {
+		return "give its keys, one below the other"
+	}
+	return "give its keys: " + path[strings.LastIndexByte(path, '.')+1:] + ": { " + strings.Join(f.keys, ": …, ") + ": … }"
+}

@@ -3,8 +3,10 @@ package configs
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -91,8 +93,8 @@ var yamlErrorLine = regexp.MustCompile(`^yaml: (?:line ([0-9]+): )?(.*)$`)
 func (d *decoder) syntax(err error) {
 	tabs := false
 	for i, line := range d.doc.lines {
-		indent := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
-		if tab := strings.IndexByte(indent, '\t'); tab >= 0 && len(indent) < len(line) {
+		blanks := line[:len(line)-len(strings.TrimLeft(line, " \t"))]
+		if tab := strings.IndexByte(blanks, '\t'); tab >= 0 && len(blanks) < len(line) {
 			tabs = true
 			d.report("", Position{i + 1, tab + 1}, Problem{Code: CodeTab, Message: "a tab in the indentation; YAML allows spaces only",
 				Fix: "replace it by spaces"})
@@ -109,7 +111,23 @@ func (d *decoder) syntax(err error) {
 		}
 	}
 	line = min(max(line, 1), len(d.doc.lines))
-	pos := Position{line, 1 + len(d.doc.lines[line-1]) - len(strings.TrimLeft(d.doc.lines[line-1], " "))}
+	switch {
+	case strings.Contains(message, "did not find expected key"), strings.Contains(message, "expected '-'"):
+		if n, deeper, outer := d.misfit(); n > 0 { // the parser names where the whole block begins
+			d.report("", Position{n, indent(d.doc.lines[n-1]) + 1}, Problem{Code: CodeSyntax,
+				Message: "not YAML: this line begins in a column where nothing above it begins",
+				Fix:     fmt.Sprintf("begin it in column %d or %d, as lines above do", deeper+1, outer+1)})
+			return
+		}
+	case strings.Contains(message, "expected ','") && line < len(d.doc.lines) && opens(d.doc.lines[line-1]) <= 0 && opens(d.doc.lines[line]) > 0:
+		line++ // the parser counts from 0 here
+	}
+	if strings.Contains(message, "end of stream") { // which the parser names
+		if i := slices.IndexFunc(d.doc.lines, func(text string) bool { return strings.Count(text, `"`)%2 == 1 }); i >= 0 {
+			line = i + 1
+		}
+	}
+	pos := Position{line, 1 + indent(d.doc.lines[line-1])}
 	p := Problem{Code: CodeSyntax, Message: "not YAML: " + message}
 	for _, known := range syntaxWords {
 		if strings.Contains(message, known.yaml) {
@@ -119,10 +137,47 @@ func (d *decoder) syntax(err error) {
 	d.report("", pos, p)
 }
 
+// indent is the number of blanks a line begins with.
+func indent(line string) int { return len(line) - len(strings.TrimLeft(line, " ")) }
+
+// opens is how many brackets a line opens more than it closes.
+func opens(line string) int {
+	return strings.Count(line, "{") + strings.Count(line, "[") - strings.Count(line, "}") - strings.Count(line, "]")
+}
+
+// misfit finds the first line that is indented less than the one before, and not as
+// any line that it could belong to. It returns the two columns, counted from 0, next to its own; line 0 if
+// there is none.
+func (d *decoder) misfit() (line, deeper, outer int) {
+	levels, open := []int{0}, 0
+	for i, text := range d.doc.lines {
+		rest := strings.TrimLeft(text, " ")
+		inside := open > 0
+		if rest == "" || rest[0] == '#' {
+			continue
+		}
+		if open = max(open+opens(text), 0); inside {
+			continue
+		}
+		at := indent(text)
+		for last := len(levels) - 1; levels[last] > at; last-- {
+			deeper, levels = levels[last], levels[:last]
+			if levels[last-1] < at {
+				return i + 1, deeper, levels[last-1]
+			}
+		}
+		for ; strings.HasPrefix(rest, "- "); rest = rest[2:] {
+			levels, at = append(levels, at), at+2
+		}
+		levels = append(levels, at)
+	}
+	return 0, 0, 0
+}
+
 // syntaxWords translates the parser's messages.
 var syntaxWords = []struct{ yaml, plain, fix string }{
 	{"did not find expected key", "a line here or just above does not fit its neighbours", "compare the indentation: keys of one level begin in one column"},
-	{"mapping values are not allowed", "a second \": \" in one line, or a line indented too far", "put text with a colon into quotes"},
+	{"mapping values are not allowed", "a second \": \" in one line, or a line indented too far", "begin it in the column of the line above, or put text with a colon into quotes"},
 	{"could not find expected ':'", "a key without its colon", "write key: value, with a space after the colon"},
 	{"did not find expected '-' indicator", "a list goes on with something that is no entry", "begin entries with \"- \" in one column"},
 	{"did not find expected ',' or ']'", "a list in [ ] is not closed", "close it with ], and separate entries by commas"},

@@ -27,7 +27,7 @@ func DidYouMean(word string, known []string) string {
 	if s := Suggest(word, known); s != "" {
 		return `did you mean "` + s + `"?`
 	}
-	if len(known) > 0 && len(known) <= 24 {
+	if len(known) > 0 && len(known) <= 40 {
 		return "known here: " + strings.Join(known, ", ")
 	}
 	return ""
