@@ -221,13 +221,12 @@ func (n *Node) find(p *mapping.Point) *metric {
 // if it cannot be declared.
 func (n *Node) adopt(p *mapping.Point) *metric {
 	for _, d := range n.order { // see checkCase
-		if d.name != p.Device && strings.EqualFold(d.name, p.Device) {
-			return nil
+		same := func(m *metric) bool { return strings.EqualFold(m.name, p.Name) }
+		if !strings.EqualFold(d.name, p.Device) {
+			continue
 		}
-		for _, m := range d.order {
-			if d.name == p.Device && strings.EqualFold(m.name, p.Name) {
-				return nil
-			}
+		if d.name != p.Device || d.instance.claims(p.Name) || slices.ContainsFunc(d.order, same) {
+			return nil
 		}
 	}
 	known := n.devices[p.Device] != nil

@@ -37,14 +37,20 @@ func (n *Node) define() error {
 		if profile == "" {
 			continue
 		}
+		d.instance = &instance{name: profile, def: n.definition(profile, members)}
 		for _, m := range d.order {
-			if !m.member && strings.EqualFold(m.name, profile) {
+			if !m.member && d.instance.claims(m.name) {
 				return fmt.Errorf("point %s of device %s has the name of the profile, under which its template stands", m.name, d.name)
 			}
 		}
-		d.instance = &instance{name: profile, def: n.definition(profile, members)}
 	}
 	return nil
+}
+
+// claims reports whether a metric beside x cannot have a name: that of x, or one that
+// a member could have. x may be nil.
+func (x *instance) claims(name string) bool {
+	return x != nil && (strings.EqualFold(name, x.name) || len(name) > len(x.name) && strings.EqualFold(name[:len(x.name)+1], x.name+"/"))
 }
 
 // definition returns the definition with these members, a new one if there is none.

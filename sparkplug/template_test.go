@@ -222,9 +222,26 @@ func TestTemplateNames(t *testing.T) {
 			t.Errorf("%s: %d definitions, %v", name, got, err)
 		}
 	}
-	if _, err := count("Meter-X", points(sources.KindFloat64, "a", "V", "Meter-X")); err == nil || !strings.Contains(err.Error(), "name of the profile") {
-		t.Errorf("a point with the name of the profile: %v", err)
+	for _, own := range []string{"Meter-X", "meter-x/u"} {
+		if _, err := count(own, points(sources.KindFloat64, "a", "V", own)); err == nil || !strings.Contains(err.Error(), "name of the profile") {
+			t.Errorf("a point %s beside the instance: %v", own, err)
+		}
 	}
+}
+
+// TestTemplateFormerNames: a stored sample of a point whose name now is that of the
+// instance, or of a member of it, is not declared beside it.
+func TestTemplateFormerNames(t *testing.T) {
+	r := templateRig(t, nil)
+	for _, name := range []string{"acme-p1", "Acme-P1/running"} {
+		r.record(&mapping.Point{Device: "pump", Name: name, Kind: sources.KindBool}, sources.Bool(true), sources.Good)
+	}
+	r.connect("a", "")
+	r.drain()
+	if got := r.node.Stats().Undeclared; got != 2 || r.kinds() != "NBIRTH DBIRTH/meter DBIRTH/pump" {
+		t.Errorf("%d undeclared, %s", got, r.kinds())
+	}
+	r.fit()
 }
 
 // TestTemplateCommands: hosts write to members as the template has them, and by the names of both.
