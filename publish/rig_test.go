@@ -3,6 +3,7 @@ package publish
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"testing"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 // rig is an upstream between a fake log and a fake broker.
 type rig struct {
+	logger     *slog.Logger // nil: none
 	t          *testing.T
 	broker     *fakeBroker
 	log        *fakeLog
@@ -44,7 +46,7 @@ func (r *rig) start() {
 	}
 	var err error
 	pending := func() (uint64, uint64, time.Time) { return uint64(r.log.pending()), 0, time.Time{} }
-	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold, InOrderFor: r.inOrderFor, Inbox: r.inbox}
+	o := Options{Site: "plant", MachineID: "m", Dial: r.broker.dial, Pending: pending, Hold: r.hold, InOrderFor: r.inOrderFor, Inbox: r.inbox, Logger: r.logger}
 	session := Session(r.session)
 	if r.node != nil {
 		session = r.node

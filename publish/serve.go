@@ -312,6 +312,18 @@ func (u *Upstream) connected(c *conn) {
 	u.setState(StateConnected, "connected to "+c.server.String(), time.Time{})
 }
 
+// stays notes that births are out on c, and logs the connection if that was not
+// done before.
+func (u *Upstream) stays(c *conn) {
+	u.mu.Lock()
+	roams := u.roams
+	u.roams = false
+	u.mu.Unlock()
+	if roams {
+		u.setState(StateConnected, "connected to "+c.server.String(), time.Time{})
+	}
+}
+
 // disconnected adds what a connection did to the totals and judges it.
 func (u *Upstream) disconnected(c *conn, o *outcome) {
 	c.mu.Lock()

@@ -164,8 +164,9 @@ func (u *Upstream) setState(state State, text string, next time.Time) {
 	// The causes of an outage may alternate, such as with two servers down:
 	// each is logged once until a connection is up again.
 	line := string(state) + " " + text
-	repeat := state == StateConnecting || u.logged[line]
-	if state == StateConnected || len(u.logged) >= 16 {
+	roams := u.roams && state == StateConnected
+	repeat := state == StateConnecting || u.logged[line] || roams
+	if state == StateConnected && !roams || len(u.logged) >= 16 {
 		clear(u.logged)
 	}
 	u.logged[line] = state != StateConnected

@@ -239,6 +239,7 @@ func (t *talk) births(ctx context.Context) bool {
 	}
 	if !t.born {
 		t.born = true
+		u.stays(t.conn)
 		close(t.started)
 	}
 	return true

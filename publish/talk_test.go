@@ -1,8 +1,10 @@
 package publish
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -176,6 +178,40 @@ func TestTalkChangesServer(t *testing.T) {
 			if !c.CleanSession {
 				t.Error("a connection asks for a stored session")
 			}
+		}
+	})
+}
+
+// With the primary host away from all servers the log has each server once, not
+// each look at it; and where it ended up when the host is back.
+func TestTalkLogsServersOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, h := newNodeRig(t, func(c *sparkplug.Config) { c.PrimaryHost = "scada" })
+		r.cfg.Servers = []string{"mqtt://first", "mqtt://second"}
+		r.node = twoServers(t, r)
+		var lines bytes.Buffer
+		r.logger = slog.New(slog.NewTextHandler(&lines, nil))
+		for _, server := range []string{"first:1883", "second:1883"} {
+			h.state[server] = state(`{"online":false,"timestamp":%d}`)
+		}
+		r.log.add(10)
+		r.start()
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if n := r.up.Stats().Connects; n < 50 {
+			t.Errorf("%d connections", n)
+		}
+		if n := strings.Count(lines.String(), "\n"); n > 5 {
+			t.Errorf("%d lines of the log:\n%.2000s", n, &lines)
+		}
+		h.mu.Lock()
+		h.state["second:1883"] = state(hostOnline)
+		h.mu.Unlock()
+		r.drained(5 * time.Minute)
+		r.stop()
+		h.complete(r)
+		if text := lines.String(); !strings.Contains(text[strings.LastIndex(text, "not connected"):], "upstream is connected\" upstream=cloud server=mqtt://second") {
+			t.Errorf("the log does not tell the server:\n%.2000s", text)
 		}
 	})
 }

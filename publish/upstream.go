@@ -49,6 +49,9 @@ type Upstream struct {
 	totals totals
 	conn   *conn           // the one that is up, nil if none
 	logged map[string]bool // lines of state in the log since the last connection
+	// roams says that the session left the last server and has not found one for its
+	// births yet: which servers it looks at until then is not logged again and again.
+	roams bool
 }
 
 // candidate is a server of the list with what is known about it.
@@ -291,6 +294,9 @@ func (u *Upstream) depart(i int, o *outcome) {
 	c.notBefore = time.Now().Add(wait - time.Duration(rand.Int64N(int64(wait/2)+1)))
 	o.next = (i + 1) % len(u.servers)
 	u.setState(StateWaiting, "left "+c.String()+": the primary host is not online there, or a host asked for the next server; trying "+u.servers[o.next].String(), u.servers[o.next].notBefore)
+	u.mu.Lock()
+	u.roams = true
+	u.mu.Unlock()
 }
 
 // suspect looks for causes that no single connection shows.
