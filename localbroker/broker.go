@@ -71,6 +71,9 @@ type Broker struct {
 	count     counters
 	buffers   buffers
 	batch     board.Batch // of the committer
+	// lingerTime is how long a client has to hang up once it was told why; flushTime
+	// but in tests.
+	lingerTime time.Duration
 	// acknowledged are the sessions that the committer has something said to in
 	// the present group.
 	acknowledged []*session
@@ -109,7 +112,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	}
 	b := &Broker{
 		cfg: cfg, appender: appender, clock: opts.Clock, log: opts.Log, data: opts.Data, trace: opts.Trace,
-		sessions: make(map[string]*session), open: make(map[*conn]struct{}),
+		lingerTime: flushTime, sessions: make(map[string]*session), open: make(map[*conn]struct{}),
 	}
 	if b.log == nil {
 		b.log = slog.New(slog.DiscardHandler)

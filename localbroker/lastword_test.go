@@ -15,7 +15,8 @@ import (
 // A client that goes on sending after its mistake is told about it all the
 // same: closing with unread bytes would reset the connection.
 func TestLastWordReachesClientThatIsSending(t *testing.T) {
-	b := start(t, testConfig(), Options{})
+	b := &started{log: &memoryLog{}, patient: true}
+	startWith(t, testConfig(), Options{}, b.log, b)
 	for range 20 {
 		w := dial(t, b.address, 5).connect("eager")
 		w.send(append(frame(0x82, []byte{0, 15}, w.props(), text("a")), make([]byte, 60<<10)...)) // no options byte

@@ -208,7 +208,7 @@ func (c *conn) Close() error {
 }
 
 // linger waits until the client has heard the last word and closes its side,
-// within flushTime. Closing while bytes of it are unread would reset the
+// within lingerTime. Closing while bytes of it are unread would reset the
 // connection, and take the last word back.
 func (c *conn) linger() {
 	nc := c.Conn
@@ -219,14 +219,14 @@ func (c *conn) linger() {
 	if !ok || !c.out.told.Load() || half.CloseWrite() != nil {
 		return
 	}
-	limit := time.NewTimer(flushTime)
+	limit := time.NewTimer(c.broker.lingerTime)
 	defer limit.Stop()
 	select {
 	case <-c.read:
 	case <-limit.C:
 		return
 	}
-	if c.Conn.SetReadDeadline(time.Now().Add(flushTime)) == nil {
+	if c.Conn.SetReadDeadline(time.Now().Add(c.broker.lingerTime)) == nil {
 		_, _ = io.CopyN(io.Discard, c.Conn, maxLinger) // its end, whatever it is, is what was waited for
 	}
 }

@@ -36,6 +36,7 @@ func TestASessionComesBackWithOtherRights(t *testing.T) {
 		for _, noticed := range []bool{false, true} {
 			for _, restart := range []bool{false, true} {
 				t.Run(fmt.Sprint(filter, " noticed ", noticed, " restart ", restart), func(t *testing.T) {
+					t.Parallel() // it waits for the disk
 					users := usersPath(t, testUsers)
 					l := newLastingWith(t, spool.Sync, func(c *Config) { c.Users = users })
 					w := login(t, l.started, 5, "panel", "hmi", "secret")

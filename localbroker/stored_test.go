@@ -88,6 +88,7 @@ func TestMessagesWaitForAStoredSession(t *testing.T) {
 		for qos := byte(1); qos <= 2; qos++ {
 			for _, level := range []spool.Level{spool.Memory, spool.Buffered, spool.Sync} {
 				t.Run(fmt.Sprint("v", version, "qos", qos, level), func(t *testing.T) {
+					t.Parallel() // it waits for the disk
 					l := newLasting(t, level)
 					w := l.session(version, "away", false)
 					if code := w.subscribe("lan/#", qos); code != qos {

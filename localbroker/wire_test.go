@@ -89,6 +89,9 @@ type started struct {
 	address string
 	log     *memoryLog
 	stop    func()
+	// patient has the broker wait as long as it does elsewhere for clients to
+	// hang up. In most tests they do not before the test ends.
+	patient bool
 }
 
 // start runs a broker until the test ends.
@@ -110,6 +113,9 @@ func startWith(t testing.TB, cfg Config, opts Options, log Appender, s *started)
 	b, err := New(cfg, log, opts)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !s.patient {
+		b.lingerTime = 50 * time.Millisecond
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
