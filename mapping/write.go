@@ -3,8 +3,10 @@ package mapping
 import (
 	"fmt"
 	"math"
+	"math/big"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"sluice/sources"
@@ -120,6 +122,8 @@ func (t Target) Raw(v sources.Value) (sources.Write, *Unfit) {
 			wrong = unfit(UnfitType, "the point takes a text")
 		} else if len(t.Write.Values) > 0 && !slices.Contains(t.Write.Values, v) {
 			wrong = unfit(UnfitRange, "%s is not one of the values", v)
+		} else if strings.ContainsRune(v.AsString(), 0) { // it would end there
+			wrong = unfit(UnfitRange, "a text with a zero byte does not fit into %s", r.TypeName())
 		}
 	default:
 		w.Value, w.Tolerance, wrong = t.numberRaw(v)
@@ -186,10 +190,10 @@ func (t Target) numberRaw(v sources.Value) (raw sources.Value, tolerance float64
 		}
 	}
 	f, w, a := v.AsFloat64(), t.Write, &t.reading.rule.arithmetic
-	if f < w.Min || f > w.Max {
+	if exact(v).Cmp(big.NewFloat(w.Min)) < 0 || exact(v).Cmp(big.NewFloat(w.Max)) > 0 {
 		return raw, 0, unfit(UnfitRange, "%s is not between %g and %g", v, w.Min, w.Max)
 	}
-	if len(w.Values) > 0 && !slices.ContainsFunc(w.Values, func(o sources.Value) bool { return o.AsFloat64() == f }) {
+	if len(w.Values) > 0 && !slices.ContainsFunc(w.Values, func(o sources.Value) bool { return exact(o).Cmp(exact(v)) == 0 }) {
 		return raw, 0, unfit(UnfitRange, "%s is not one of the values", v)
 	}
 	if w.Step > 0 {
@@ -209,6 +213,17 @@ func (t Target) numberRaw(v sources.Value) (raw sources.Value, tolerance float64
 		tolerance = max(math.Abs(raw.AsFloat64())*1e-6, w.Step/2/math.Abs(a.scale.float()))
 	}
 	return raw, tolerance, nil
+}
+
+// exact returns a number to the last digit: a float64 has not all integers beyond 2^53.
+func exact(v sources.Value) *big.Float {
+	switch v.Kind() {
+	case sources.KindInt64:
+		return new(big.Float).SetInt64(v.AsInt64())
+	case sources.KindUint64:
+		return new(big.Float).SetUint64(v.AsUint64())
+	}
+	return big.NewFloat(v.AsFloat64())
 }
 
 // invert returns the raw value that apply makes v of, for raw floats or for

@@ -31,6 +31,8 @@ func TestRawValues(t *testing.T) {
       flag:     { at: holding 10, as: bool, write: true }
       alarm:    { at: holding 11, as: bits16, bits: { 0: low, 7: high }, write: { with: fc22 } }
       name:     { at: holding 12, as: string(4), write: true }
+      long:     { at: holding 20, as: uint64, write: { min: 0, max: 9007199254740992 } }
+      one:      { at: holding 24, as: uint64, write: { values: [9007199254740992] } }
 `)
 	n, text := sources.Float64, sources.String
 	cases := []struct {
@@ -72,6 +74,11 @@ func TestRawValues(t *testing.T) {
 		{"name", text("ABC"), "ABC", 0, "ABC"},
 		{"name", text("ABCDE"), "", UnfitRange, ""},
 		{"name", n(1), "", UnfitType, ""},
+		{"name", text("A\x00B"), "", UnfitRange, ""},
+		{"long", sources.Int64(1 << 53), "9007199254740992", 0, "9007199254740992"},
+		{"long", sources.Int64(1<<53 + 1), "", UnfitRange, ""},
+		{"long", sources.Uint64(1<<53 + 1), "", UnfitRange, ""},
+		{"one", sources.Int64(1<<53 + 1), "", UnfitRange, ""},
 	}
 	for _, c := range cases {
 		target, ok := site.Target("d", c.point)
@@ -96,8 +103,8 @@ func TestRawValues(t *testing.T) {
 			t.Errorf("%s = %v is shown as %s, want %s", c.point, c.in, shown, c.shown)
 		}
 	}
-	if got := len(site.Targets()); got != 12 {
-		t.Errorf("%d targets, want 12", got)
+	if got := len(site.Targets()); got != 14 {
+		t.Errorf("%d targets, want 14", got)
 	}
 }
 

@@ -148,7 +148,7 @@ func (c *commands) receive(m *wire.Message) {
 	c.service.Submit(r, func(result *command.Result) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		if len(c.results) >= mostResults {
+		if result.Spare || len(c.results) >= mostResults {
 			c.dropped++
 			return
 		}
@@ -181,7 +181,8 @@ type commandStatus struct {
 	// Results counts commands by what became of them, since the start or the
 	// last reload.
 	Results map[command.Code]uint64 `json:"results"`
-	// Unanswered counts answers that the local broker did not take.
+	// Unanswered counts answers that the local broker did not take, or that a
+	// flood of refused commands is not given.
 	Unanswered uint64 `json:"unanswered"`
 	// AuditError says why the audit log cannot be written; commands are refused
 	// then.

@@ -194,7 +194,7 @@ func (g *gateway) inbox(u *upstream) *publish.Inbox {
 		}
 		r.Origin = command.Origin{Kind: command.Upstream, Name: u.cfg.Name, Client: topic}
 		g.submit(r, func(result *command.Result) {
-			if to != "" {
+			if to != "" && !result.Spare {
 				u.Answer(mapping.Message{Topic: to, Payload: result.AppendJSON(nil), QoS: 1})
 			}
 		})

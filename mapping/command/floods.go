@@ -8,14 +8,16 @@ import (
 )
 
 // What one origin may take, so that it neither starves the others nor wears out
-// the flash: places in the queue, lines for its refused commands, and, over an
-// upstream, commands at all.
+// the flash: places in the queue, lines and answers for its refused commands, and,
+// over an upstream, commands at all.
 const (
 	mostOfOne       = 128 // of mostIncoming
 	refusedAtOnce   = 100
 	refusedASecond  = 1.0 / 60
 	upstreamAtOnce  = 200
 	upstreamASecond = 20
+	spareAtOnce     = 100 // answers to refused commands without a line
+	spareASecond    = 20
 )
 
 // maxText is the longest text that may be a value, in bytes: more than a register
@@ -42,16 +44,21 @@ func (o Origin) sender() sender { return sender{o.Kind, o.Name} }
 type share struct {
 	waiting int
 	turned  uint64 // away, as it had too many, and not yet in the audit log
+	answers bucket
+}
+
+// shareOf returns that of the origin of j. mu is held.
+func (s *Service) shareOf(j *job) *share {
+	from := j.Origin.sender()
+	if s.shares[from] == nil {
+		s.shares[from] = &share{answers: bucket{atOnce: spareAtOnce, aSecond: spareASecond}}
+	}
+	return s.shares[from]
 }
 
 // admit puts j into the queue, if its origin leaves room for others. mu is held.
 func (s *Service) admit(j *job) bool {
-	from := j.Origin.sender()
-	own := s.shares[from]
-	if own == nil {
-		own = new(share)
-		s.shares[from] = own
-	}
+	own := s.shareOf(j)
 	if own.waiting < mostOfOne {
 		select {
 		case s.incoming <- j:
@@ -68,7 +75,7 @@ func (s *Service) admit(j *job) bool {
 func (s *Service) next(j *job) *job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.shares[j.Origin.sender()].waiting--
+	s.shareOf(j).waiting--
 	return j
 }
 
@@ -77,7 +84,7 @@ func (s *Service) next(j *job) *job {
 func (s *Service) turned(j *job) uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	own := s.shares[j.Origin.sender()]
+	own := s.shareOf(j)
 	n := own.turned
 	own.turned = 0
 	return n

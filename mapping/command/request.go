@@ -102,6 +102,9 @@ type Result struct {
 	At   time.Time // by the gateway's clock
 	// Entry is the number of the line in the audit log; 0: none.
 	Entry uint64
+	// Spare says that nothing was done and many of this origin were answered
+	// already: one more answer would only push out those of others.
+	Spare bool
 }
 
 // AppendJSON appends the result as answers carry it:
@@ -203,7 +206,7 @@ func parse(payload []byte, plain bool) (r Request, wrong string) {
 		if !(*in.TTL > 0 && *in.TTL <= 86400) {
 			return r, "ttl is not a number of seconds up to 86400"
 		}
-		r.TTL = time.Duration(*in.TTL * float64(time.Second))
+		r.TTL = max(time.Duration(*in.TTL*float64(time.Second)), 1) // 0 would be none
 	}
 	if r.Sent, ok = parseTime(in.Sent); !ok {
 		return r, "sent is neither RFC 3339 nor milliseconds since 1970"
@@ -257,7 +260,7 @@ func parseTime(data json.RawMessage) (time.Time, bool) {
 	switch v, ok := parseValue(data); {
 	case ok && v.Kind() == sources.KindString:
 		t, err := time.Parse(time.RFC3339, v.AsString())
-		return t, err == nil
+		return t, err == nil && !t.IsZero() // the zero Time would be none
 	case ok && v.IsNumber() && v.AsFloat64() > 0 && v.AsFloat64() < 1e14:
 		return time.UnixMilli(v.AsInt64()), true
 	}

@@ -137,11 +137,13 @@ func (s *Service) drain(queue chan *job) {
 // end answers a request.
 func (s *Service) end(j *job, r *Result) {
 	r.Request = &j.Request
+	now := s.opts.Clock.Now()
 	if r.At.IsZero() {
-		r.At = s.opts.Clock.Now().Time()
+		r.At = now.Time()
 	}
 	s.mu.Lock()
 	s.count[plainCode(r.Code)]++
+	r.Spare = r.Entry == 0 && !s.shareOf(j).answers.take(time.Duration(now.Mono))
 	s.mu.Unlock()
 	j.answer(r)
 }

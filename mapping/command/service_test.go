@@ -346,16 +346,25 @@ func TestFloodOfRefusals(t *testing.T) {
 	if a := r.do(other); a.Entry != refusedAtOnce+1 {
 		t.Errorf("of another origin: %+v", a)
 	}
+	spare := 0
+	for range 3 * spareAtOnce {
+		if r.do(bad).Spare {
+			spare++
+		}
+	}
+	if spare == 0 || r.do(other).Spare {
+		t.Errorf("%d answers may be left out, and those of another", spare)
+	}
 	r.clock.pass(time.Minute)
 	r.do(bad)
 	r.do(bad)
 	r.stop()
 	v, err := Verify(r.dir)
 	data, _ := os.ReadFile(filepath.Join(r.dir, currentFile))
-	if err != nil || v.Lines != refusedAtOnce+2 || !bytes.Contains(data, fmt.Appendf(nil, `"unlogged":%d`, 2*refusedAtOnce)) {
+	if err != nil || v.Lines != refusedAtOnce+3 || !bytes.Contains(data, fmt.Appendf(nil, `"unlogged":%d`, 2*refusedAtOnce+3*spareAtOnce)) {
 		t.Errorf("%+v, %v", v, err)
 	}
-	if n := r.Stats()[OutOfRange]; n != 3*refusedAtOnce+3 {
+	if n := r.Stats()[OutOfRange]; n != 3*refusedAtOnce+3*spareAtOnce+4 {
 		t.Errorf("%d counted", n)
 	}
 }
@@ -445,6 +454,18 @@ func TestParseJSON(t *testing.T) {
 	}
 	if got := ParseJSON([]byte(`{"id":"a"`), true); got.Wrong == "" {
 		t.Error("broken JSON is taken for a plain text")
+	}
+}
+
+// TestParseTimesToTheLetter: what is over long since is not taken for what is not said.
+func TestParseTimesToTheLetter(t *testing.T) {
+	for _, text := range []string{`"expires":"0001-01-01T00:00:00Z"`, `"sent":"0001-01-01T00:00:00Z"`} {
+		if q := ParseJSON([]byte(`{"id":"1","value":1,`+text+`}`), false); q.Wrong == "" {
+			t.Errorf("%s: %+v", text, q)
+		}
+	}
+	if q := ParseJSON([]byte(`{"id":"1","value":1,"ttl":1e-12}`), false); q.TTL <= 0 {
+		t.Errorf("a short ttl: %+v", q)
 	}
 }
 
