@@ -2,6 +2,7 @@ package mapping
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"math/big"
 	"slices"
@@ -156,6 +157,14 @@ func (r *Reading) knows(text string) bool {
 		}
 	}
 	return false
+}
+
+// texts returns the texts of the map of the point, by their numbers.
+func (r *Reading) texts() (all []string) {
+	for _, n := range slices.Sorted(maps.Keys(r.rule.enum)) {
+		all = append(all, r.rule.enum[n].AsString())
+	}
+	return all
 }
 
 // enumRaw finds the number of a text of the map. A number has to be in it.

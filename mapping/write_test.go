@@ -133,8 +133,8 @@ func TestWriteKey(t *testing.T) {
 		"at: input 1, as: int16, write: { min: 0, max: 1 }":                    CodeWrite,
 		"at: discrete 1, write: true":                                          CodeWrite,
 		"at: holding 1, as: int16, write: { min: 0 }":                          CodeWrite,
-		"at: holding 1, as: int16, write: { min: 2, max: 1 }":                  CodeWrite,
-		"at: holding 1, as: int16, write: { min: 0, max: 40000 }":              CodeWrite,
+		"at: holding 1, as: int16, write: { min: 2, max: 1 }":                  "swap them",
+		"at: holding 1, as: int16, write: { min: 0, max: 40000 }":              "after scale and offset",
 		"at: holding 1, as: uint16, write: { min: -1, max: 4 }":                CodeWrite,
 		"at: holding 1, as: int16, write: { min: 0, max: 1, step: 0 }":         CodeWrite,
 		"at: holding 1, as: int16, write: { min: 0, max: 1, with: fc5 }":       CodeWrite,
@@ -147,13 +147,15 @@ func TestWriteKey(t *testing.T) {
 		"at: coil 1, write: { min: 0, max: 1 }":                                CodeWrite,
 		"at: coil 1, write: { values: [1] }":                                   CodeWrite,
 		"at: holding 1, as: uint16, map: { 0: a }, write: { min: 0, max: 1 }":  CodeWrite,
-		"at: holding 1, as: uint16, map: { 0: a }, write: { values: [b] }":     "SLUICE-CFG",
+		"at: holding 1, as: uint16, map: { 0: a }, write: { values: [b] }":     `the map has no "b"`,
+		"at: coil 1, write: { readback: no }":                                  "write false",
+		"at: coil 1, write: { readback: 3 }":                                   "write 3s for seconds",
 		"at: holding 1, as: uint16, write: { values: [70000] }":                CodeWrite,
 		"at: holding 1, as: int16, scale_factor: f, write: { min: 0, max: 1 }": CodeNotYet,
 	} {
-		got := problemLines("site: s\ndevices:\n  - { name: d, on: h, points: { f: holding 9 sunssf, a: { " + point + " } } }\n")
-		if len(got) != 1 || !strings.Contains(got[0], want) {
-			t.Errorf("%s: %q, want %s", point, got, want)
+		_, got := tryLoad("site: s\ndevices:\n  - { name: d, on: h, points: { f: holding 9 sunssf, a: { " + point + " } } }\n")
+		if len(got) != 1 || !strings.Contains(got[0].Code+" "+got[0].Message+" "+got[0].Fix, want) {
+			t.Errorf("%s: %v, want %s", point, got, want)
 		}
 	}
 	mqtt := problemLines("site: s\ndevices:\n  - { name: d, on: mqtt, points: { a: { from: x, as: int16, stale_after: 1m, write: { min: 0, max: 1 } } } }\n")

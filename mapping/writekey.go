@@ -60,11 +60,15 @@ func (w *writeKey) DecodeNode(n configs.Node) {
 // DecodeNode reads true, false or a duration.
 func (r *readBackKey) DecodeNode(n configs.Node) {
 	after := defaultReadBack
-	if text, ok := n.Text(); ok && (text == "true" || text == "false") {
-		if text == "false" {
-			after = 0
-		}
-	} else {
+	text, _ := n.Text()
+	_, err := configs.ReadBool(text)
+	switch {
+	case text == "false":
+		after = 0
+	case text == "true":
+	case err.Fix == "write false" || err.Fix == "write true" && text != "1": // no, off, yes …
+		n.Report(err.Code, err.Message, err.Fix+", or a time such as 1s")
+	default:
 		n.Decode(&after)
 	}
 	r.after = &after
@@ -177,7 +181,7 @@ func (d *deviceBuild) writeBounds(at place, r *Reading, l *writeLimits, w *Writa
 		w.Max = *l.Max
 	}
 	if w.Min > w.Max {
-		d.failBelow(at, "min", "min is above max", "")
+		d.failBelow(at, "min", "min is above max", "swap them")
 	}
 	if l.Step != nil {
 		if w.Step = *l.Step; w.Step <= 0 {
@@ -188,6 +192,10 @@ func (d *deviceBuild) writeBounds(at place, r *Reading, l *writeLimits, w *Writa
 		v := sources.String(text)
 		if number && (r.rule.enum == nil || !r.knows(text)) {
 			f, failure := configs.ReadFloat(text)
+			if failure != nil && r.rule.enum != nil {
+				d.failBelow(at, "values", "values: the map has no "+quote(text), "the map has "+strings.Join(r.texts(), ", "))
+				continue
+			}
 			if failure != nil {
 				d.failBelow(at, "values", "values: "+failure.Message, failure.Fix)
 				continue
@@ -205,7 +213,7 @@ func (d *deviceBuild) fitWritable(at place, r *Reading) {
 	t := Target{reading: r, Write: r.Write}
 	check := func(key string, v sources.Value) {
 		if _, unfit := t.Raw(v); unfit != nil {
-			d.failBelow(at, key, key+" "+v.String()+": "+unfit.Message, "")
+			d.failBelow(at, key, key+" "+v.String()+": "+unfit.Message, "limits stand in the unit of the point, as it is after scale and offset")
 		}
 	}
 	if !math.IsInf(r.Write.Min, 0) {

@@ -30,6 +30,8 @@ func TestValidate(t *testing.T) {
 		"bad name":                 {func(c *Config) { c.Name = "My Cloud" }, "name", "lower-case"},
 		"no server":                {func(c *Config) { c.Servers = nil }, "", "no server"},
 		"host and servers":         {func(c *Config) { c.Host = "h" }, "host", "both"},
+		"host and port in one":     {func(c *Config) { c.Servers, c.Host = nil, "h:1884" }, "host", "host: h and port: 1884"},
+		"order":                    {func(c *Config) { c.Order = "live" }, "order", "use live-first, in-order"},
 		"URL as host":              {func(c *Config) { c.Servers, c.Host = nil, "mqtt://h" }, "host", "servers: [mqtt://h:1883]"},
 		"port of TLS without tls":  {func(c *Config) { c.Servers, c.Host, c.Port = nil, "h", 8883 }, "port", "tls: {}"},
 		"tls at the plain port":    {func(c *Config) { c.Servers, c.Host, c.Port, c.TLS = nil, "h", 1883, &TLS{} }, "port", "8883"},

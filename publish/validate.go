@@ -27,7 +27,7 @@ func (p *problems) warn(field, message, fix string) {
 // oneOf demands that value is one of words.
 func (p *problems) oneOf(field, value string, words ...string) {
 	if !slices.Contains(words, value) {
-		p.add(field, fmt.Sprintf("%s is %q", field, value), "use "+strings.Join(words, ", "))
+		p.add(field, fmt.Sprintf("%s is %q", field, value), "use "+strings.TrimPrefix(strings.Join(words, ", "), ", "))
 	}
 }
 
@@ -81,6 +81,10 @@ func (c *Config) validateServers(p *problems) {
 			fix = s.String()
 		}
 		p.add("host", "host is more than a host name", "write servers: ["+fix+"] in its place")
+		return
+	}
+	if name, port, found := strings.Cut(c.Host, ":"); found && !strings.Contains(port, ":") {
+		p.add("host", "the port stands with the host", "write host: "+name+" and port: "+port)
 		return
 	}
 	c.validateHost(p)

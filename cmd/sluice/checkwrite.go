@@ -26,7 +26,7 @@ func (s *site) writes() []writeForecast {
 	all := []writeForecast{}
 	for _, t := range s.model.Targets() {
 		if w := t.Write; w != nil {
-			all = append(all, writeForecast{t.Point.Device, t.Point.Name, limits(t.Point, w), w.Rate, w.Confirm, s.origins(t.Point)})
+			all = append(all, writeForecast{t.Point.Device, t.Point.Name, limits(t.Point, w), w.Rate, w.Confirm, s.origins(t.Point, w)})
 		}
 	}
 	return all

@@ -210,14 +210,14 @@ func commandAttention(u *upstreamStatus) []string {
 }
 
 // origins returns where commands for a point may come from, for `check`.
-func (s *site) origins(p *mapping.Point) []string {
+func (s *site) origins(p *mapping.Point, w *mapping.Writable) []string {
 	all := []string{}
 	if s.Broker.Enabled {
 		all = append(all, "local broker")
 	}
 	for i := range s.Upstreams {
 		cfg := s.Upstreams[i].Effective()
-		if cfg.Filter.Passes(p) && (cfg.IsSparkplug() && cfg.Sparkplug.Writes || !cfg.IsSparkplug() && cfg.Commands != nil) {
+		if cfg.Filter.Passes(p) && (cfg.IsSparkplug() && cfg.Sparkplug.Writes && !w.Confirm || !cfg.IsSparkplug() && cfg.Commands != nil) {
 			all = append(all, cfg.Name)
 		}
 	}

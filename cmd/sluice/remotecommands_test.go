@@ -241,6 +241,8 @@ devices:
 	for name, c := range map[string]struct{ text, want string }{
 		"where from": {"upstreams: [{ name: cloud, host: h, commands: {}, filter: { exclude: ['plc/b*'] } }, { name: scada, host: i, payload: sparkplug, sparkplug: { writes: true } }]\n",
 			"local broker, cloud, scada"},
+		"a person asked": {"  - { name: p2, on: i, points: { c: { at: coil 1, write: { confirm: true } } } }\nupstreams: [{ name: scada, host: i, payload: sparkplug, sparkplug: { writes: true } }]\n",
+			"yes      local broker\n"},
 		"which topics": {"upstreams: [{ name: cloud, host: h, topic: 'x/{device}/{point}', commands: {}, filter: { exclude: ['plc/b*'] } }]\n", "takes commands on x/+/+/set\n"},
 		"no TLS":       {"upstreams: [{ name: cloud, host: h, commands: {} }]\n", "warning: commands come without TLS"},
 		"no login":     {"upstreams: [{ name: cloud, host: h, tls: {}, commands: {} }]\n", "warning: commands come over an upstream without a login"},

@@ -87,6 +87,9 @@ func (s *site) nodeConfig(cfg *publish.Config) sparkplug.Config {
 func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Problem {
 	cfg := &s.Upstreams[index]
 	at := doc.Position(configs.Join(configs.Index("upstreams", index), "payload"))
+	if len(cfg.Effective().Sparkplug.Validate()) > 0 {
+		return nil // reported where they stand
+	}
 	own := s.nodeConfig(cfg)
 	_, err := sparkplug.New(own, sparkplug.Options{Points: s.passing(cfg), Profile: s.profiles(), Now: time.Now, Sequence: noSequence{},
 		End: func() uint64 { return 0 }, Current: func() []mapping.Record { return nil }})
@@ -94,14 +97,42 @@ func (s *site) sparkplugProblems(doc *configs.Document, index int) []configs.Pro
 		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Message: err.Error(),
 			Fix: "name it otherwise, or set sparkplug: { group: ..., node: ... }"})}
 	}
-	problems := s.scanProblems(doc, index)
+	problems := append(s.scanProblems(doc, index), s.idleSettings(doc, index)...)
 	group, node := s.edgeNode(cfg)
 	for i := range index {
 		if g, n := s.edgeNode(&s.Upstreams[i]); s.Upstreams[i].IsSparkplug() && g == group && n == node {
-			return append(problems, doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
+			p := configs.Problem{Code: configs.CodeSetting, Warning: true,
 				Message: fmt.Sprintf("the upstreams %s and %s are both the edge node %s/%s", s.Upstreams[i].Name, cfg.Name, g, n),
-				Fix:     "give them their own sparkplug.node, unless no host sees both"}))
+				Fix:     "give them their own sparkplug.node, unless no host sees both"}
+			if shareServer(cfg, &s.Upstreams[i]) {
+				p.Warning, p.Fix = false, "give them their own sparkplug.node"
+				p.Message += " on one server, where they cut each other off"
+			}
+			return append(problems, doc.Problem(at, p))
 		}
+	}
+	return problems
+}
+
+// idleSettings finds settings of an edge node that change nothing.
+func (s *site) idleSettings(doc *configs.Document, index int) (problems []configs.Problem) {
+	cfg := &s.Upstreams[index]
+	own, points := cfg.Effective().Sparkplug, s.passing(cfg)
+	section := configs.Join(configs.Index("upstreams", index), "sparkplug")
+	warn := func(key, message, fix string) {
+		problems = append(problems, doc.Problem(doc.Position(configs.Join(section, key)), configs.Problem{Code: configs.CodeSetting, Warning: true,
+			Message: message, Fix: fix}))
+	}
+	profile := s.profiles()
+	if own.Templates && !slices.ContainsFunc(points, func(p *mapping.Point) bool { return profile(p) != "" }) {
+		warn("templates", "templates are of profiles, and none of its devices has a profile", "remove templates, or make a profile of the points: docs/points-list.md")
+	}
+	writable := func(t mapping.Target) bool { return t.Write != nil && cfg.Filter.Passes(t.Point) }
+	if own.Writes && !slices.ContainsFunc(s.model.Targets(), writable) {
+		warn("writes", fmt.Sprintf("hosts of %s may write, and none of its points may be written", cfg.Name), "give points a write: with their limits, or remove writes")
+	}
+	if own.PrimaryHost == "" && doc.Has(configs.Join(section, "host_grace")) {
+		warn("host_grace", "host_grace has no meaning without primary_host", "name the host as primary_host, or remove it")
 	}
 	return problems
 }

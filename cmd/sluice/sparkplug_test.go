@@ -211,7 +211,13 @@ func TestSparkplugSiteFile(t *testing.T) {
 		"scan rate too much": {"payload: sparkplug, sparkplug: { scan_rate: { min: 1ms } }", "100ms to 24h"},
 		"scan rate twice": {"payload: sparkplug, sparkplug: { scan_rate: {} } }\n" +
 			"  - { name: other, host: 127.0.0.1, payload: sparkplug, sparkplug: { node: x, scan_rate: {} }", "hosts of cloud and of other could set how often device meter is polled"},
-		"templates":          {"payload: sparkplug, sparkplug: { templates: true }", ""},
+		"templates":         {"payload: sparkplug, sparkplug: { templates: true }", "none of its devices has a profile"},
+		"writes of nothing": {"payload: sparkplug, sparkplug: { writes: true }", "none of its points may be written"},
+		"grace of nobody":   {"payload: sparkplug, sparkplug: { host_grace: 5s }", "host_grace has no meaning without primary_host"},
+		"one node, one server": {"payload: sparkplug }\n" +
+			"  - { name: other, host: 127.0.0.1, port: 1883, payload: sparkplug, client_id: other", "cut each other off"},
+		"one node, two servers": {"payload: sparkplug }\n" +
+			"  - { name: other, host: 127.0.0.2, port: 1883, payload: sparkplug, client_id: other", "unless no host sees both"},
 		"legacy without who": {"payload: sparkplug, sparkplug: { legacy_state: true }", "no primary host"},
 	} {
 		path := filepath.Join(t.TempDir(), "site.yaml")
@@ -219,6 +225,9 @@ func TestSparkplugSiteFile(t *testing.T) {
 		_, problems, err := loadSite(path)
 		if err != nil && c.want == "" {
 			t.Errorf("%s: %v %v", name, err, problems)
+		}
+		if strings.Count(fmt.Sprint(problems), "contains one of") > 1 {
+			t.Errorf("%s: told twice: %v", name, problems)
 		}
 		if text := fmt.Sprint(problems); !strings.Contains(text, c.want) {
 			t.Errorf("%s: %s", name, text)

@@ -38,7 +38,7 @@ func (p Point) CheckWrite(f byte) error {
 	}
 	switch {
 	case p.Table != Coil && p.Table != HoldingRegister:
-		return fmt.Errorf("a %s cannot be written; only coil and holding can", p.Table)
+		return fmt.Errorf("only coil and holding can be written, not %s", p.Table)
 	case !fits && p.Table == Coil:
 		return fmt.Errorf("function %d cannot write a coil", f)
 	case !fits:
