@@ -169,6 +169,8 @@ func (k *usersCommands) change(run func(e *access.Editor, name string) (done str
 			return result{}, fail(exitUsage, err, "see who there is: sluice users list")
 		case errors.Is(err, access.ErrUserExists):
 			return result{}, fail(exitUsage, err, "change the password with sluice users passwd, or remove the user first")
+		case errors.Is(err, access.ErrChanged):
+			return result{}, fail(exitUsage, err, "nothing was changed; run the command again")
 		case errors.Is(err, fs.ErrPermission):
 			return result{}, fail(exitPermission, err, "run the command as the user of the gateway, or with sudo")
 		case err != nil:

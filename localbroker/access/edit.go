@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"slices"
-	"syscall"
 
 	"go.yaml.in/yaml/v3"
 
@@ -19,6 +17,10 @@ var ErrNoUser = errors.New("no such user")
 
 // ErrUserExists: there is a user of that name already.
 var ErrUserExists = errors.New("the user exists already")
+
+// ErrChanged: somebody else has changed the users file since Edit. Nothing was
+// saved; begin again with Edit.
+var ErrChanged = errors.New("somebody else has changed the users file meanwhile")
 
 // Entry is a user of a users file as it is listed and added.
 type Entry struct {
@@ -34,32 +36,38 @@ type Entry struct {
 // Editor changes a users file and leaves alone what it need not change, comments
 // included. It is used by one goroutine.
 type Editor struct {
-	path  string
-	doc   yaml.Node
-	owner *syscall.Stat_t // of the file; nil if it is new
+	path string
+	read []byte // what the file held; nil: there was none
+	doc  yaml.Node
 }
 
 // Edit reads a users file to change it. One that does not exist counts as empty.
 // Errors: those of LoadUsers.
 func Edit(path string) (*Editor, error) {
-	e := &Editor{path: path}
-	data, err := readPrivate(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		data = []byte("users: []\n")
-	case err != nil:
+	data, err := readIfThere(path)
+	if err != nil {
 		return nil, err
+	}
+	e := &Editor{path: path, read: data}
+	if data == nil {
+		data = []byte("users: []\n")
 	}
 	if _, err := parseUsers(data); err != nil {
 		return nil, fmt.Errorf("users file %s: %w", path, err)
-	}
-	if info, err := os.Stat(path); err == nil {
-		e.owner, _ = info.Sys().(*syscall.Stat_t) // nil on other systems
 	}
 	if err := yaml.Unmarshal(data, &e.doc); err != nil {
 		return nil, fmt.Errorf("users file %s: %w", path, err)
 	}
 	return e, nil
+}
+
+// readIfThere is readPrivate, but for a file that does not exist nil.
+func readIfThere(path string) ([]byte, error) {
+	data, err := readPrivate(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
 }
 
 // Users returns the users in the order of the file.
@@ -106,8 +114,8 @@ func (e *Editor) Remove(name string) error {
 	return nil
 }
 
-// Save replaces the file, mode 0600, of the same owner. Errors: what LoadUsers
-// would find; then nothing has changed.
+// Save replaces the file, mode 0600, of the same owner. Errors: ErrChanged, what
+// LoadUsers would find; then nothing has changed.
 func (e *Editor) Save() error {
 	var b bytes.Buffer
 	encoder := yaml.NewEncoder(&b)
@@ -118,13 +126,14 @@ func (e *Editor) Save() error {
 	if _, err := parseUsers(b.Bytes()); err != nil {
 		return err
 	}
-	if err := certs.WriteFile(e.path, b.Bytes()); err != nil {
+	now, err := readIfThere(e.path)
+	if err != nil {
 		return err
 	}
-	if e.owner != nil && os.Geteuid() == 0 {
-		return os.Lchown(e.path, int(e.owner.Uid), int(e.owner.Gid))
+	if (now == nil) != (e.read == nil) || !bytes.Equal(now, e.read) {
+		return fmt.Errorf("%s: %w", e.path, ErrChanged)
 	}
-	return nil
+	return certs.WriteFile(e.path, b.Bytes())
 }
 
 // list returns the list of users, and makes it if there is none.

@@ -73,3 +73,39 @@ func TestEditor(t *testing.T) {
 		t.Errorf("an empty list: %v", err)
 	}
 }
+
+// TestSaveDoesNotUndoWhatAnotherHasSaved: a password is typed for a minute
+// between Edit and Save.
+func TestSaveDoesNotUndoWhatAnotherHasSaved(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "users.yaml")
+	hash := cheap(t, "secret")
+	edit := func() *Editor {
+		t.Helper()
+		e, err := Edit(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e
+	}
+	first := edit()
+	if err := errors.Join(first.Add(Entry{Name: "gone", Hash: hash}), first.Save()); err != nil {
+		t.Fatal(err)
+	}
+	slow, quick := edit(), edit()
+	if err := errors.Join(quick.Remove("gone"), quick.Save()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(slow.Add(Entry{Name: "new", Hash: hash}), slow.Save()); !errors.Is(err, ErrChanged) {
+		t.Errorf("saved over the other's work: %v", err)
+	}
+	if users, err := LoadUsers(configs.Path(path)); err != nil || len(users.users) != 0 {
+		t.Errorf("who was taken out is back: %v, %v", users.users, err)
+	}
+	fresh := edit() // of a file that is there by the time it is saved
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(fresh.Add(Entry{Name: "new", Hash: hash}), fresh.Save()); !errors.Is(err, ErrChanged) {
+		t.Errorf("saved what somebody has removed: %v", err)
+	}
+}

@@ -148,13 +148,17 @@ func (r *Rules) certState() string {
 	return string(text)
 }
 
-// Refresh reads the users files that have changed. The error is why one could
+// Refresh reads the users files that have changed, and again those that could not
+// be read. The error is why one could
 // not be read; the old one counts on.
 func (r *Rules) Refresh() error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var first error
 	for path, f := range r.files {
+		if f.err != nil {
+			f.state = nil // who may read a file shows in nothing that is compared
+		}
 		r.refresh(path, f)
 		if first == nil {
 			first = f.err

@@ -294,6 +294,24 @@ func TestAChangedUsersFileCountsAtOnce(t *testing.T) {
 	}
 }
 
+// TestAUsersFileThatCouldNotBeOpenedIsTriedAgain: a chown makes it readable and
+// shows in nothing that is compared.
+func TestAUsersFileThatCouldNotBeOpenedIsTriedAgain(t *testing.T) {
+	g := newRig(t, testUsers)
+	g.write(fmt.Sprintf("users: [{name: other, password: %s}]", cheap(t, "new")))
+	state, err := os.Stat(g.users)
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.files[g.users].state, g.files[g.users].err = state, os.ErrPermission // as it was when root had it
+	if err := g.Refresh(); err != nil {
+		t.Error(err)
+	}
+	if _, refused := g.login(g.policy(LoginPassword), "other:new", "x", false, nil); refused != nil {
+		t.Errorf("the file never counts: %v", refused)
+	}
+}
+
 // TestTheLoginLimitCannotBeOutrun: many at once are not looked at more often
 // than one after the other.
 func TestTheLoginLimitCannotBeOutrun(t *testing.T) {

@@ -76,8 +76,8 @@ func makeFolder(dir string) error {
 	return nil
 }
 
-// giveAway gives path to the owner of the folder like, if root makes it: the
-// commands may be run by root, and the gateway must read what they wrote.
+// giveAway gives path to the owner of like unless that is root, if root makes it: the commands may be
+// run by root, and the gateway must read what they wrote.
 func giveAway(path, like string) error {
 	if os.Geteuid() != 0 {
 		return nil
@@ -93,7 +93,8 @@ func giveAway(path, like string) error {
 }
 
 // WriteFile replaces path by a file of mode 0600 with data. After a power cut
-// it holds either the old or the new content.
+// it holds either the old or the new content. If root writes it, it belongs to
+// the owner of the old one, or else, or if that is root, of the folder.
 func WriteFile(path string, data []byte) error {
 	temp, err := writeTemp(path, data)
 	if err != nil {
@@ -149,6 +150,9 @@ func writeTemp(path string, data []byte) (string, error) {
 	err = errors.Join(err, f.Sync(), f.Close())
 	if err == nil {
 		err = giveAway(f.Name(), dir)
+	}
+	if info, gone := os.Lstat(path); err == nil && gone == nil && info.Mode().IsRegular() {
+		err = giveAway(f.Name(), path)
 	}
 	if err != nil {
 		return "", errors.Join(err, os.Remove(f.Name()))
