@@ -75,16 +75,17 @@ func (s *site) writable(cfg *publish.Config) []*mapping.Point {
 
 // withheld returns the filters of what no message of a LAN client may be on to go
 // upstream: the command topics of all upstreams, as it would come back as a command
-// that nobody with the right has given, and what belongs to the edge nodes and their hosts.
+// that nobody with the right has given, those of the answers, what belongs to the edge
+// nodes and their hosts, and all commands of Sparkplug, as other gateways hear them.
 func (s *site) withheld() []string {
-	var all []string
+	all := []string{"spBv1.0/+/NCMD/#", "spBv1.0/+/DCMD/#"}
 	for i := range s.Upstreams {
 		cfg := &s.Upstreams[i]
 		if cfg.IsSparkplug() {
 			node := s.nodeConfig(cfg)
 			all = append(all, node.Reserved()...)
 		} else if r, err := s.routes(cfg); err == nil && r != nil {
-			all = append(all, r.Filters()...)
+			all = append(append(all, r.Filters()...), r.Answers()...)
 		}
 	}
 	slices.Sort(all)

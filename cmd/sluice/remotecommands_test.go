@@ -153,7 +153,7 @@ func TestLanClientsDoNotCommandOverTheCloud(t *testing.T) {
 clock: { trust: always }
 defaults: { every: 100ms }
 buffer: { dir: data }
-broker: { listen: ["127.0.0.1:0"], publish: ["plant/#", "lan/#"], lan: ["plant/+/+/set", "lan/#"] }
+broker: { listen: ["127.0.0.1:0"], publish: ["plant/#", "lan/#"], lan: ["plant/+/+/set", "plant/+/+/result", "lan/#"] }
 http: { listen: "127.0.0.1:0" }
 devices:
   - { name: plc, on: "%s", points: { setpoint: { at: holding 20, as: int16, write: { min: 0, max: 3000, rate: 0s } } } }
@@ -163,13 +163,15 @@ upstreams:
 	p.listens(t)
 	say := publisher(t, p.localBroker(t))
 	say("plant/plc/setpoint/set", `{"id":"1","value":3}`, false)
+	say("plant/plc/setpoint/result", `{"id":"2","ok":true,"forged":true}`, false)
 	say("lan/x", "behind it", false)
 	got.awaitText(t, "lan/x behind it")
 	user, err := newPanel(t, addr, "")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, _ := user.command(t, "setpoint", "2", `{"id":"2","value":4}`, false); a.Code != "ok" || plc.writes() != 1 || strings.Contains(got.String(), `"id":"1"`) {
+	if a, _ := user.command(t, "setpoint", "2", `{"id":"2","value":4}`, false); a.Code != "ok" || plc.writes() != 1 || strings.Contains(got.String(), `"id":"1"`) ||
+		strings.Contains(got.String(), "forged") {
 		t.Errorf("%+v, %d writes\n%s", a, plc.writes(), got)
 	}
 }
@@ -198,6 +200,7 @@ upstreams:
 	say("spBv1.0/plant/DCMD/gw/plc", string(sparkplug.AppendPayload(nil, &sparkplug.Payload{Metrics: []sparkplug.Metric{
 		{Name: "setpoint", Datatype: sparkplug.Int32, WithType: true, Value: sources.Int64(3)}}})), false)
 	say("spBv1.0/plant/NCMD/gw", "restart", false)
+	say("spBv1.0/works/NCMD/gw", "restart the other", false)
 	say("spBv1.0/STATE/boss", `{"online":true,"timestamp":1}`, false)
 	say("spBv1.0/plant/NBIRTH/other", "of another", false)
 	say("lan/x", "behind it", false)

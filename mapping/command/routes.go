@@ -16,6 +16,7 @@ type Routes struct {
 	timed   bool
 	topics  map[string][]place
 	filters []string
+	answers []string // filters of the topics of answers
 	// set and result are the ends of a command topic and of the one of its
 	// answer, if that is all they differ in; "" if not.
 	set, result string
@@ -53,7 +54,7 @@ func NewRoutes(o RoutesOptions) (*Routes, error) {
 		if err != nil {
 			return nil, err
 		}
-		back, _, err := parsed.fill(result, p)
+		back, answers, err := parsed.fill(result, p)
 		if err != nil {
 			return nil, err
 		}
@@ -68,6 +69,9 @@ func NewRoutes(o RoutesOptions) (*Routes, error) {
 		if !slices.Contains(r.filters, filter) {
 			r.filters = append(r.filters, filter)
 		}
+		if !slices.Contains(r.answers, answers) {
+			r.answers = append(r.answers, answers)
+		}
 		if from, to := ends(set, result); i == 0 {
 			r.set, r.result = from, to
 		} else if from != r.set || to != r.result {
@@ -78,6 +82,7 @@ func NewRoutes(o RoutesOptions) (*Routes, error) {
 		r.above[parent(strings.TrimSuffix(topic, r.set))] = !o.Whole
 	}
 	slices.Sort(r.filters)
+	slices.Sort(r.answers)
 	if err := r.nested(); err != nil {
 		return nil, err
 	}
@@ -136,6 +141,9 @@ func ends(set, result string) (from, to string) {
 // Filters returns the topic filters that cover the command topics: few, and the
 // same whatever points there are, but for names with slashes.
 func (r *Routes) Filters() []string { return r.filters }
+
+// Answers returns filters that cover the topics on which is answered.
+func (r *Routes) Answers() []string { return r.answers }
 
 // Results returns the topics on which is answered.
 func (r *Routes) Results() []string {
