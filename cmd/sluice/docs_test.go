@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -73,5 +74,40 @@ func missingKeys(t *testing.T, section reflect.Type, name, text string, own bool
 		if inner.Kind() == reflect.Struct {
 			missingKeys(t, inner, name+"."+key, text, own)
 		}
+	}
+}
+
+// TestTheSamplesShowEveryKey: somebody who looks for a key in the sample files finds
+// it, in a comment if it cannot stand beside others.
+func TestTheSamplesShowEveryKey(t *testing.T) {
+	var text []byte
+	for _, name := range []string{"reference", "mqtt", "sparkplug"} {
+		data, err := os.ReadFile("../../configs/sites/" + name + ".yaml")
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(text, data...)
+	}
+	seen := map[reflect.Type]bool{}
+	var walk func(reflect.Type)
+	walk = func(section reflect.Type) {
+		for section.Kind() == reflect.Slice || section.Kind() == reflect.Pointer || section.Kind() == reflect.Map {
+			section = section.Elem()
+		}
+		if section.Kind() != reflect.Struct || seen[section] {
+			return
+		}
+		seen[section] = true
+		for i := range section.NumField() {
+			key, _, _ := strings.Cut(section.Field(i).Tag.Get("yaml"), ",")
+			if key != "" && key != "-" && key != "password" && !regexp.MustCompile(`(?m)(^|[ {])`+key+`:( |$)`).Match(text) {
+				t.Errorf("no sample file has the key %s of %v", key, section)
+			}
+			walk(section.Field(i).Type)
+		}
+	}
+	walk(reflect.TypeFor[siteFile]())
+	if len(seen) < 20 {
+		t.Errorf("only %d sections were found", len(seen))
 	}
 }
