@@ -72,7 +72,7 @@ func TestRoutes(t *testing.T) {
 		})
 	}
 	for topic, r := range map[string]*Routes{"s/plc/setpoint": named, "s/plc/setpoint/set/x": named, "s/other/setpoint/set": named, "set": named,
-		"cmd/gw/meter-9/setpoint": own, "s/other/set": device, "c2d/other": cloud} {
+		"cmd/gw/meter-9/setpoint": own, "cmd/gw/meter-8/nothing": own, "s/other/set": device, "c2d/other": cloud} {
 		if q, _, ok := r.Read(topic, []byte(command), false); ok {
 			t.Errorf("%s is taken for a command: %+v", topic, q)
 		}
