@@ -53,6 +53,20 @@ func TestNodeMissesItsOwnBirth(t *testing.T) {
 	}
 }
 
+// Hosts that ask for births again and again, as they see none, do not put it off.
+func TestNodeMissesItsOwnBirthsHoweverMany(t *testing.T) {
+	r := newRig(t, nil)
+	r.connect("a", "")
+	for range 3 {
+		r.later(10 * time.Second)
+		r.askRebirth()
+	}
+	if hint := r.node.Stats().Hint; !strings.Contains(hint, "has not given back our spBv1.0/plant/NBIRTH/gw1") {
+		t.Errorf("the hint is %q", hint)
+	}
+	r.fit()
+}
+
 // Said once, and until a birth comes back or another server is used.
 func TestNodeMissesItsOwnBirthOverConnections(t *testing.T) {
 	r := newRig(t, nil)

@@ -386,7 +386,7 @@ func (n *Node) Closing(time.Time) ([]mapping.Message, error) {
 // begin forgets what belonged to a connection.
 func (n *Node) begin(s state) {
 	n.state, n.online, n.patience, n.echo = s, false, time.Time{}, echo{missing: n.echo.missing}
-	n.leave, n.due, n.full, n.rebirthAt, n.scanNews = false, false, false, time.Time{}, false
+	n.leave, n.due, n.full, n.rebirthAt = false, false, false, time.Time{}
 	for _, d := range n.order {
 		d.born, d.wanted = false, false
 	}

@@ -134,8 +134,5 @@ func unpack(p *Payload, body []byte) (*Payload, error) {
 		return nil, fmt.Errorf("decompressed it has more than %d bytes", maxUnpacked)
 	}
 	inner, _, err := decodePayload(plain)
-	if err == nil && !inner.HasSeq {
-		inner.Seq, inner.HasSeq = p.Seq, p.HasSeq
-	}
 	return inner, err
 }

@@ -91,10 +91,14 @@ func TestNodeScanRateHolds(t *testing.T) {
 	r.now = r.now.Add(scanPause)
 	ask(6000)
 	r.askRebirth()
-	r.cut()
+	r.node.SetScanRate(5 * time.Second)
+	r.node.Anew() // births say it, too
+	r.pump()
+	r.node.SetScanRate(5 * time.Second)
+	r.cut() // before it is said
 	r.node.SetScanRate(7 * time.Second)
 	r.connect("a", "")
-	if got := r.rates("NBIRTH"); len(got) != 3 || got[0] != 0 || got[1] != 5000 || got[2] != 7000 {
+	if got := r.rates("NBIRTH"); len(got) != 4 || got[0] != 0 || got[1] != 5000 || got[2] != 5000 || got[3] != 7000 {
 		t.Errorf("the births say %v", got)
 	}
 	if got := r.rates("NDATA"); len(got) != 2 || got[0] != 5000 || got[1] != 5000 {

@@ -284,6 +284,14 @@ func TestTemplateCommands(t *testing.T) {
 		}
 		r.fit()
 	}
+	r := templateRig(t, nil)
+	r.connect("a", "")
+	timed := instance("acme-p1", def, on)
+	timed.Timestamp = 1000
+	r.node.Receive("spBv1.0/plant/DCMD/gw1/pump", AppendPayload(nil, &Payload{Metrics: []Metric{timed}}), false, r.now)
+	if len(r.writes) != 1 || !r.writes[0].Sent.Equal(time.Unix(1, 0)) {
+		t.Errorf("the time of the instance is lost: %v", r.writes)
+	}
 }
 
 // ofTemplates are the assertions on templates: the strict host checks them in every test
