@@ -143,6 +143,7 @@ type bufferForecast struct {
 	PerDay   float64       `json:"bytes_per_day"`      // about
 	MaxAge   time.Duration `json:"max_age_ns,omitempty"`
 	TimeLeft time.Duration `json:"time_left_ns"` // of an outage until the first record is let go or refused
+	OfDisk   bool          `json:"of_disk"`      // the disk is full before Max is reached
 }
 
 // Bytes that are reckoned with before anything is measured.
@@ -219,7 +220,13 @@ func (s *site) forecast() *forecast {
 	f.Buffer = bufferForecast{MaxAge: s.Buffer.MaxAge, Dir: s.Buffer.Dir, Level: s.Buffer.Level, Max: int64(s.Buffer.Effective().Max), Samples: samples,
 		PerDay: samples * spoolBytesPerSample * 86400}
 	if f.Buffer.PerDay > 0 {
-		days := min(float64(f.Buffer.Max)/f.Buffer.PerDay, 36500)
+		most := f.Buffer.Max
+		if f.Buffer.Level != spool.Memory {
+			if disk := room(s.resolve(f.Buffer.Dir)); disk < most {
+				most, f.Buffer.OfDisk = disk, true
+			}
+		}
+		days := min(float64(most)/f.Buffer.PerDay, 36500)
 		f.Buffer.TimeLeft = time.Duration(days * 24 * float64(time.Hour))
 		if age := s.Buffer.MaxAge; age > 0 {
 			f.Buffer.TimeLeft = min(f.Buffer.TimeLeft, age)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 
@@ -54,6 +55,21 @@ func (s *site) diskProblems(doc *configs.Document) []configs.Problem {
 		}
 	}
 	return problems
+}
+
+// room returns how many bytes the log can have in dir: what is free, and what it has.
+func room(dir string) int64 {
+	disk, free, err := spool.Disk(existing(dir))
+	if err != nil || disk == 0 {
+		return math.MaxInt64
+	}
+	names, _ := filepath.Glob(filepath.Join(dir, "*.seg")) // the pattern is a good one
+	for _, name := range names {
+		if info, err := os.Stat(name); err == nil && free < math.MaxInt64-info.Size() {
+			free += info.Size()
+		}
+	}
+	return free
 }
 
 // existing returns the folder nearest to dir that is there.

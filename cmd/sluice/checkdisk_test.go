@@ -30,3 +30,23 @@ func TestCheckOfTheDisk(t *testing.T) {
 		})
 	}
 }
+
+// An outage is no longer than the disk can hold it, with what the log already has.
+func TestCheckOfAnOutageOnTheDisk(t *testing.T) {
+	points := "site: plant\ndevices: [{ name: d, on: h, points: { a: coil 1 every 10ms } }]\n"
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, points+"buffer: { dir: a, max: 1000000000GiB }\n")
+	out, _, _ := sluice(t.Context(), "check", path)
+	if !strings.Contains(out, "fits on the disk as it is now") {
+		t.Error(out)
+	}
+	write(t, path, points+"buffer: { dir: a, max: 1MiB }\n")
+	if out, _, _ := sluice(t.Context(), "check", path); !strings.Contains(out, " fits\n") {
+		t.Error(out)
+	}
+	log := filepath.Join(filepath.Dir(path), "x.seg")
+	write(t, log, strings.Repeat("x", 1<<20))
+	if with, without := room(filepath.Dir(path)), room(filepath.Join(filepath.Dir(path), "empty")); with <= without {
+		t.Errorf("%d with a file of the log of 1 MiB, %d without", with, without)
+	}
+}

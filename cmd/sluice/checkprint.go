@@ -138,7 +138,11 @@ func (f *bufferForecast) print(b *bytes.Buffer) {
 		b.WriteString("nothing to record\n")
 		return
 	}
-	fmt.Fprintf(b, "at most %s samples/s, about %s/day, an outage of %s fits\n", digits(f.Samples), size(f.PerDay), span(f.TimeLeft))
+	fmt.Fprintf(b, "at most %s samples/s, about %s/day, an outage of %s fits", digits(f.Samples), size(f.PerDay), span(f.TimeLeft))
+	if f.OfDisk {
+		b.WriteString(" on the disk as it is now")
+	}
+	b.WriteString("\n")
 }
 
 // count writes a number of things: 1 point, 2 points.
