@@ -75,7 +75,7 @@ func (s *status) attention(wait time.Duration) []string {
 func (n *reloadNote) why() string {
 	for i := range n.Problems {
 		if p := &n.Problems[i]; !p.Warning && p.Device == "" {
-			return p.Error()
+			return strings.TrimSuffix(p.Error()+"; "+p.Fix, "; ")
 		}
 	}
 	return n.Error

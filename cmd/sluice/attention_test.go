@@ -28,8 +28,8 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		t.Errorf("without trouble: %q", got)
 	}
 	for want, change := range map[string]func(*status){
-		"site.yaml:3:4: error: unknown key": func(s *status) {
-			s.Reload = &reloadNote{Error: "not usable", Problems: []configs.Problem{{File: "site.yaml", Line: 3, Column: 4, Message: "unknown key"}}}
+		"site.yaml:3:4: error: unknown key; remove it": func(s *status) {
+			s.Reload = &reloadNote{Error: "not usable", Problems: []configs.Problem{{File: "site.yaml", Line: 3, Column: 4, Message: "unknown key", Fix: "remove it"}}}
 		},
 		"no such device": func(s *status) { s.Reload = &reloadNote{Error: "no such device"} },
 		"upstream cloud: no commands can come: not granted": func(s *status) {
