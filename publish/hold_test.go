@@ -154,6 +154,25 @@ func TestTalkHoldsUntilHeard(t *testing.T) {
 	})
 }
 
+// Time counts from births to the end of their connection, not on one without births.
+func TestHoldingCountsTimeWithBirths(t *testing.T) {
+	epoch := time.Now()
+	at := func(second int) time.Time { return epoch.Add(time.Duration(second) * time.Second) }
+	h := holding{hold: 30 * time.Second, epoch: epoch}
+	h.resume("host", at(0))
+	h.add(laneBacklog, []span{{first: 1, last: 10}})
+	h.pause(at(10))
+	h.pause(at(60)) // of a connection on which the host was not known yet
+	if held, _ := h.resume("host", at(70)); len(held) != 1 {
+		t.Fatalf("held is %v", held)
+	}
+	for second, ripe := range map[int]bool{89: false, 91: true} {
+		if _, _, ok := h.ripe(laneBacklog, at(second), "host"); ok != ripe {
+			t.Errorf("ripe after %d s: %v", second, ok)
+		}
+	}
+}
+
 // What is added to a span while the log takes it stays.
 func TestHoldingKeepsWhatIsAddedMeanwhile(t *testing.T) {
 	var h holding

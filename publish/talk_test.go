@@ -232,25 +232,33 @@ func twoServers(t *testing.T, r *rig) Session {
 
 // A device that goes away dies after its samples are out, and is born again.
 func TestTalkTellsOfDevices(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r, h := newNodeRig(t, nil)
-		r.log.add(300)
-		r.start()
-		r.up.SetDevice(sources.DeviceState{Device: "meter"})
-		time.Sleep(5 * time.Second)
-		if n := h.count("DDEATH meter"); n != 1 || h.kinds[len(h.kinds)-1] != "1 DDEATH meter" {
-			t.Errorf("%d DDEATHs: %q", n, h.kinds)
-		}
-		r.up.SetDevice(sources.DeviceState{Device: "meter", Online: true})
-		time.Sleep(time.Second)
-		r.log.add(4)
-		r.drained(5 * time.Second)
-		r.stop()
-		h.complete(r)
-		if n := h.count("DBIRTH meter"); n != 2 {
-			t.Errorf("%d DBIRTHs", n)
-		}
-	})
+	for _, order := range []string{orderInOrder, orderLiveFirst} {
+		synctest.Test(t, func(t *testing.T) {
+			r, h := newNodeRig(t, nil)
+			r.cfg.Order, r.cfg.Window = order, 1 // its samples take several units
+			r.broker.faults = func(int, string) fault { return fault{rtt: 200 * time.Millisecond} }
+			r.start()
+			time.Sleep(time.Second)
+			for range 600 {
+				r.log.add(1)
+			}
+			time.Sleep(100 * time.Millisecond) // the first unit is under way
+			r.up.SetDevice(sources.DeviceState{Device: "meter"})
+			time.Sleep(20 * time.Second)
+			if n := h.count("DDEATH meter"); n != 1 || h.kinds[len(h.kinds)-1] != "1 DDEATH meter" {
+				t.Errorf("%s: %d DDEATHs: %q", order, n, h.kinds)
+			}
+			r.up.SetDevice(sources.DeviceState{Device: "meter", Online: true})
+			time.Sleep(time.Second)
+			r.log.add(4)
+			r.drained(5 * time.Second)
+			r.stop()
+			h.complete(r)
+			if n := h.count("DBIRTH meter"); n != 2 {
+				t.Errorf("%s: %d DBIRTHs", order, n)
+			}
+		})
+	}
 }
 
 // What is told of a device while the connection is left counts in its order.

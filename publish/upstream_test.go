@@ -68,6 +68,27 @@ func TestLiveGoesFirstAndTheBacklogIsFlagged(t *testing.T) {
 	})
 }
 
+// In order, too, the rate of the drain is for the backlog, not for what comes later.
+func TestInOrderPacesTheBacklogOnly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t)
+		r.cfg.Order, r.cfg.Drain = orderInOrder, "50/s"
+		r.log.add(100)
+		r.start()
+		time.Sleep(time.Second)
+		if n := r.log.pending(); n < 20 {
+			t.Errorf("%d records are left of the backlog", n)
+		}
+		for range 100 {
+			r.log.add(20) // 200 a second
+			time.Sleep(100 * time.Millisecond)
+		}
+		r.drained(2 * time.Second)
+		r.stop()
+		r.judge(0)
+	})
+}
+
 func TestInOrderIsInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t)
