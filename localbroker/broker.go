@@ -2,12 +2,10 @@ package localbroker
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
-	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -142,6 +140,7 @@ func New(cfg Config, appender Appender, opts Options) (*Broker, error) {
 	b.setSystem(opts.Version)
 	b.shared.Newest, b.shared.May = b.board, b.mayRead
 	b.shared.Generation = func() uint64 { return b.rules.Generation() + b.board.Generation() }
+	b.shared.Guard = b.guardOutbound
 	b.shared.Clock, b.shared.Log, b.shared.Trace = b.clock, b.log, b.trace
 	if b.listeners, err = cfg.listeners(b.gate, b.serve, opts); err != nil {
 		return nil, fmt.Errorf("broker: %w", err)
@@ -209,7 +208,11 @@ func (b *Broker) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 // appended to the session log at the same time. It never waits for a subscriber. The error
 // is the log's; recs are not kept.
 func (b *Broker) Record(recs []mapping.Record) error {
-	plan, wanted := b.planPoints(recs)
+	var plan *board.Plan
+	var wanted []mapping.Record
+	if b.guard("plan values", "", func() { plan, wanted = b.planPoints(recs) }) != nil {
+		plan, wanted = nil, nil
+	}
 	queued := make(chan struct{})
 	if len(wanted) > 0 {
 		go b.queuePoints(wanted, queued)
@@ -218,7 +221,7 @@ func (b *Broker) Record(recs []mapping.Record) error {
 	}
 	err := b.appender.Append(recs)
 	<-queued
-	b.board.Record(recs, plan)
+	_ = b.guard("show values", "", func() { b.board.Record(recs, plan) }) // they are in the log
 	return err
 }
 
@@ -273,20 +276,14 @@ func (b *Broker) serve(nc net.Conn, at entrance) {
 // read has a connection read until it ends, for whatever reason.
 func (b *Broker) read(c *conn) (err error) {
 	defer close(c.read)
-	defer func() {
-		if v := recover(); v != nil {
-			b.count.panics.Add(1)
-			b.log.Error("a connection ended by a panic", "remote", c.remote, "panic", v, "stack", string(debug.Stack()))
-			err = errPanic
-		}
-	}()
-	err = c.run()
-	c.tell(err)
+	if b.guard("serve a connection", c.remote, func() {
+		err = c.run()
+		c.tell(err)
+	}) != nil {
+		return errPanic
+	}
 	return err
 }
-
-// errPanic ended a connection.
-var errPanic = errors.New("panic")
 
 // enterConn notes an open connection. It is false once the broker is stopping.
 func (b *Broker) enterConn(c *conn) bool {

@@ -3,7 +3,6 @@ package localbroker
 import (
 	"errors"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"sync"
 
@@ -194,14 +193,20 @@ func (q *committer) next(group []job) []job {
 // acknowledged, or refuses it.
 func (q *committer) commit(group []job) {
 	if late := group[0].late; late != nil {
-		late(&group[0])
+		_ = q.guard(func() { late(&group[0]) }) // then it has nothing to store
 	}
-	q.limit(group)
-	errs := q.store(group)
+	_ = q.guard(func() { q.limit(group) })
+	errs := [3]error{errPanic, errPanic, errPanic}
+	_ = q.guard(func() { errs = q.store(group) })
 	for i := range group {
 		q.finish(&group[i], errs)
 	}
-	q.deliver(nil)
+	_ = q.guard(func() { q.deliver(nil) })
+}
+
+// guard is guard for what the committer does.
+func (q *committer) guard(f func()) error {
+	return guard(q.count, q.logger, "store and deliver", "", f)
 }
 
 // finish has a stored message delivered and acknowledged, or refuses it, and
@@ -209,21 +214,20 @@ func (q *committer) commit(group []job) {
 // client sends it again.
 func (q *committer) finish(j *job, errs [3]error) {
 	err := j.outcome(errs)
-	defer func() {
-		if v := recover(); v != nil {
-			q.count.panics.Add(1)
-			q.logger.Error("a message ended in a panic", "panic", v, "stack", string(debug.Stack()))
-			if j.conn != nil {
-				_ = j.conn.Close() // never fails
-			}
-		}
-		if j.session != nil {
-			j.session.waiting.Add(-1)
-		}
-		if j.done != nil {
-			j.done(err)
-		}
-	}()
+	if q.guard(func() { q.tell(j, errs, err) }) != nil && j.conn != nil {
+		_ = j.conn.Close() // never fails
+	}
+	if j.session != nil {
+		j.session.waiting.Add(-1)
+	}
+	if j.done != nil {
+		_ = q.guard(func() { j.done(err) })
+	}
+}
+
+// tell has a message delivered and acknowledged, or refuses it, by what became
+// of it.
+func (q *committer) tell(j *job, errs [3]error, err error) {
 	switch {
 	case j.full:
 		q.refuse(j, wire.RefusedRetained)
@@ -322,7 +326,11 @@ func (q *committer) storeAtOnce(w *writes, to [3]bool) (errs [3]error) {
 		case to == [3]bool{i == 0, i == 1, i == 2}: // nothing else
 			errs[i] = write()
 		default:
-			all.Go(func() { errs[i] = write() })
+			all.Go(func() {
+				if q.guard(func() { errs[i] = write() }) != nil {
+					errs[i] = errPanic
+				}
+			})
 		}
 	}
 	do(0, func() error { return q.log.Append(w.upstream) })

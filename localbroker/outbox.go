@@ -168,8 +168,8 @@ func (c *conn) take() (more, closing bool) {
 		c.out.emptied = nil
 	}
 	c.out.mu.Unlock()
-	if room != nil {
-		room()
+	if room != nil && c.broker.guard("send what waits", c.remote, room) != nil {
+		_ = c.Close() // never fails
 	}
 	return more, closing
 }

@@ -214,11 +214,11 @@ func (b *Broker) leave(c *conn) {
 	if s.connection() != c {
 		return
 	}
-	b.detach(s, c)
+	_ = b.guard("leave a session", s.id, func() { b.detach(s, c) }) // it has no connection any more
 	switch {
 	case b.stopping.Load():
 	case s.expiry == 0:
-		b.end(s)
+		_ = b.guard("end a session", s.id, func() { b.end(s) }) // nobody finds it any more
 	default:
 		b.rest(s)
 	}
@@ -269,15 +269,18 @@ func (b *Broker) passOn(s *session) {
 // rest has a session without a connection wait for its end. s.life is held.
 func (b *Broker) rest(s *session) {
 	left := time.Duration(s.expiry)*time.Second - s.awayFor(time.Now())
-	s.timer = time.AfterFunc(max(left, 0), func() {
-		s.life.Lock()
-		defer s.life.Unlock()
-		if s.ended || s.connection() != nil || s.awayFor(time.Now()) < time.Duration(s.expiry)*time.Second || b.stopping.Load() {
-			return
-		}
-		b.count.expired.Add(1)
-		b.end(s)
-	})
+	s.timer = time.AfterFunc(max(left, 0), func() { b.expire(s) })
+}
+
+// expire ends a session whose time is over.
+func (b *Broker) expire(s *session) {
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.ended || s.connection() != nil || s.awayFor(time.Now()) < time.Duration(s.expiry)*time.Second || b.stopping.Load() {
+		return
+	}
+	b.count.expired.Add(1)
+	_ = b.guard("end a session", s.id, func() { b.end(s) }) // nobody finds it any more
 }
 
 // end ends a session for good: nobody will come back to it. s.life is held.

@@ -46,7 +46,7 @@ type Stats struct {
 	LANAppended uint64                `json:"lan_appended"` // messages of LAN clients the log has taken
 	LANLost     uint64                `json:"lan_lost"`     // QoS 0 messages and wills the log refused
 	Refused     map[wire.Cause]uint64 `json:"refused"`
-	Panics      uint64                `json:"panics"` // recovered, one connection each
+	Panics      uint64                `json:"panics"` // caught, at most one session ended by each
 	// LastRefused is the newest login, or use of a topic, that was refused
 	// within the last 15 minutes; nil if none was.
 	LastRefused *RefusedClient `json:"last_refused,omitempty"`

@@ -285,7 +285,7 @@ func (b *Broker) planPoints(recs []mapping.Record) (*board.Plan, []mapping.Recor
 // upstreams may have them.
 func (b *Broker) queuePoints(wanted []mapping.Record, done chan<- struct{}) {
 	defer close(done)
-	_ = b.disk().queue.Append(wanted) // see above
+	_ = b.guard("store values", "", func() { _ = b.disk().queue.Append(wanted) }) // see above
 }
 
 // Trust tells the session log that the wall clock can be believed at now: see

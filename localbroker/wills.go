@@ -42,14 +42,17 @@ func (b *Broker) leaveWill(s *session, will *wire.Will, grace time.Duration) {
 		return
 	}
 	b.wills.Add(1)
-	s.will = &delayedWill{wills: &b.wills, timer: time.AfterFunc(delay, func() {
-		defer b.wills.Done()
-		s.life.Lock()
-		defer s.life.Unlock()
-		if s.ended || s.connection() == nil {
-			b.sendWill(s, will)
-		}
-	})}
+	s.will = &delayedWill{wills: &b.wills, timer: time.AfterFunc(delay, func() { b.sendDelayed(s, will) })}
+}
+
+// sendDelayed sends a will whose delay is over, one of b.wills.
+func (b *Broker) sendDelayed(s *session, will *wire.Will) {
+	defer b.wills.Done()
+	s.life.Lock()
+	defer s.life.Unlock()
+	if s.ended || s.connection() == nil {
+		_ = b.guard("send a will", s.id, func() { b.sendWill(s, will) })
+	}
 }
 
 // sendWill treats a will as a message of the client that nobody acknowledges.

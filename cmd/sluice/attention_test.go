@@ -76,9 +76,9 @@ func TestStatusAnswersWhyThereIsNoData(t *testing.T) {
 		"a client at 192.0.2.9:5 was refused on 1883 at 0001-01-01T00:00:00Z: wrong. sluice users": func(s *status) {
 			s.Broker.LastRefused = &localbroker.RefusedClient{Cause: wire.RefusedAuth, Remote: "192.0.2.9:5", Listener: "1883", Why: "wrong"}
 		},
-		"9 connections were ended by a fault": func(s *status) { s.Broker.Panics = 9 },
-		"cloud is not connected":              func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
-		"cloud: another client":               func(s *status) { s.Upstreams[0].Hint = "another client" },
+		"9 faults of this program were caught": func(s *status) { s.Broker.Panics = 9 },
+		"cloud is not connected":               func(s *status) { s.Upstreams[0].State = publish.StateWaiting },
+		"cloud: another client":                func(s *status) { s.Upstreams[0].Hint = "another client" },
 		"cloud: the primary host scada is offline": func(s *status) {
 			s.Upstreams[0].Sparkplug = &sparkplug.Stats{Hint: "the primary host scada is offline"}
 		},

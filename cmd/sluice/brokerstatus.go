@@ -68,7 +68,7 @@ func brokerAttention(s *localbroker.Stats) []string {
 		say("%s", refusedSentence(r))
 	}
 	if s.Panics > 0 {
-		say("%d connections were ended by a fault of this program; its log shows where, please report it", s.Panics)
+		say("%d faults of this program were caught, and may have ended connections; its log shows where, please report it", s.Panics)
 	}
 	return all
 }
@@ -121,7 +121,7 @@ func brokerMetrics(m *dashboard.Metrics, s *localbroker.Stats) {
 	for cause, count := range s.Refused {
 		m.Counter("sluice_broker_refused_total", "Connections and packets refused, by cause.", float64(count), label("cause", string(cause)))
 	}
-	m.Counter("sluice_broker_panics_total", "Connections ended by a fault of the program.", float64(s.Panics))
+	m.Counter("sluice_broker_panics_total", "Faults of the program that were caught.", float64(s.Panics))
 	m.Gauge("sluice_broker_traces", "Message logs that are on.", float64(s.Traces))
 	storage := &s.Storage
 	for _, use := range []struct {

@@ -8,28 +8,31 @@ import "sluice/localbroker/wire"
 // A PUBACK or PUBCOMP for an identifier that is not in use is ignored; a
 // PUBREC is answered with a PUBREL that says so [MQTT-4.3.3-8].
 func (s *Session) Acknowledge(kind byte, id uint16, reason byte) *wire.Refusal {
-	s.mu.Lock()
-	if s.link == nil {
-		s.mu.Unlock()
-		return nil
-	}
-	refusal := s.acknowledge(kind, id, reason)
-	if s.store == nil {
-		s.window.settle(s.next)
-	}
-	waiting := len(s.queue) > 0 || len(s.missed) > 0 || len(s.owed) > 0
-	if s.store != nil {
-		s.look()
-	}
-	s.mu.Unlock()
+	refusal, waiting := s.acknowledge(kind, id, reason)
 	if refusal == nil && waiting {
 		s.queueWaiting() // one write for all that the acknowledgements of one read make room for
 	}
 	return refusal
 }
 
-// acknowledge is Acknowledge with mu held.
-func (s *Session) acknowledge(kind byte, id uint16, reason byte) *wire.Refusal {
+// acknowledge is Acknowledge but for what waits.
+func (s *Session) acknowledge(kind byte, id uint16, reason byte) (refusal *wire.Refusal, waiting bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.link == nil {
+		return nil, false
+	}
+	refusal = s.step(kind, id, reason)
+	if s.store == nil {
+		s.window.settle(s.next)
+	} else {
+		s.look()
+	}
+	return refusal, len(s.queue) > 0 || len(s.missed) > 0 || len(s.owed) > 0
+}
+
+// step takes the message of an acknowledgement to its next state. mu is held.
+func (s *Session) step(kind byte, id uint16, reason byte) *wire.Refusal {
 	f := s.window.byID(id)
 	switch kind {
 	case wire.TypePuback:

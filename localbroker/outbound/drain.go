@@ -53,9 +53,22 @@ func (s *Session) look() {
 	link := s.link
 	d.group.Go(func() {
 		defer cancel()
-		for s.round(ctx, link) {
-		}
+		s.guard(func() {
+			for s.round(ctx, link) {
+			}
+		})
 	})
+}
+
+// guard runs f, which drains. After a panic another drain may begin.
+func (s *Session) guard(f func()) {
+	if s.cfg.Shared.Guard == nil {
+		f()
+	} else if !s.cfg.Shared.Guard(s, f) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.drain.running = false
+	}
 }
 
 // Look has a stored session look into its log: for what was appended without

@@ -3,9 +3,7 @@ package outbound
 // settle keeps what QoS 2 needs, sends the PUBRELs for it and marks in the log
 // what the client has.
 func (s *Session) settle() error {
-	s.mu.Lock()
 	put, gone, done := s.toKeep()
-	s.mu.Unlock()
 	if len(put)+len(gone)+len(done) > 0 {
 		if err := s.store.Keep(put, gone); err != nil {
 			s.mu.Lock()
@@ -15,10 +13,7 @@ func (s *Session) settle() error {
 		}
 		s.kept(put, done)
 	}
-	s.mu.Lock()
-	s.window.settle(s.drain.readTo)
-	first, last := s.drain.acked+1, s.window.taken(s.drain.readTo)
-	s.mu.Unlock()
+	first, last := s.toAck()
 	if last < first {
 		return nil
 	}
@@ -31,10 +26,21 @@ func (s *Session) settle() error {
 	return nil
 }
 
+// toAck returns what is to be marked in the log; nothing if last is less than
+// first.
+func (s *Session) toAck() (first, last uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.window.settle(s.drain.readTo)
+	return s.drain.acked + 1, s.window.taken(s.drain.readTo)
+}
+
 // toKeep returns what has to be kept before PUBRELs go out, and what need not
 // be kept any more: done, of which those in gone are kept under their own
-// identifiers. mu is held.
+// identifiers.
 func (s *Session) toKeep() (put []Released, gone []uint16, done []uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if !s.drain.keep {
 		return nil, nil, nil
 	}

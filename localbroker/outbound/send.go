@@ -257,21 +257,27 @@ func (s *Session) pump() {
 // the link that it returns; nil: there is none, or somebody else is at it.
 func (s *Session) queueWaiting() Link {
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.pumpAgain = true
 	if s.pumping {
-		s.mu.Unlock()
 		return nil
 	}
 	s.pumping = true
+	defer func() { s.pumping = false }()
 	link := s.link
 	for s.link != nil && s.pumpAgain {
 		s.pumpAgain = false
 		for link = s.link; s.pumpQueue() && s.pumpOwed() && s.link == link; {
 		}
 	}
-	s.pumping = false
-	s.mu.Unlock()
 	return link
+}
+
+// unlocked runs f without mu, which is held before and after.
+func (s *Session) unlocked(f func()) {
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	f()
 }
 
 // pumpQueue sends what waits for the window, and reports whether all was sent.
@@ -338,9 +344,8 @@ func (s *Session) pumpOwed() bool {
 		}
 		s.missed = nil
 		link := s.link
-		s.mu.Unlock()
-		left := s.cfg.Shared.Newest.CatchUp(s, topics)
-		s.mu.Lock()
+		var left []string
+		s.unlocked(func() { left = s.cfg.Shared.Newest.CatchUp(s, topics) })
 		if s.link == link {
 			s.miss(left...)
 		}
@@ -348,9 +353,8 @@ func (s *Session) pumpOwed() bool {
 	case len(s.owed) > 0:
 		o := s.owed[0]
 		link := s.link
-		s.mu.Unlock()
-		left := s.cfg.Shared.Newest.Snapshot(s, o.want, o.topics)
-		s.mu.Lock()
+		var left []string
+		s.unlocked(func() { left = s.cfg.Shared.Newest.Snapshot(s, o.want, o.topics) })
 		if s.link != link || len(s.owed) == 0 {
 			return false // another connection, which is owed nothing
 		}

@@ -20,9 +20,12 @@ type Shared struct {
 	May func(s *Session, topic string) bool
 	// Generation changes when the rights have changed; nil: never.
 	Generation func() uint64
-	Clock      sources.Clock
-	Log        *slog.Logger // nil: none
-	Trace      *trace.Log   // is told of every message that is sent; nil: nobody
+	// Guard runs f, which a session does by itself, and returns false if it has
+	// ended in a panic; nil: a panic goes on.
+	Guard func(s *Session, f func()) bool
+	Clock sources.Clock
+	Log   *slog.Logger // nil: none
+	Trace *trace.Log   // is told of every message that is sent; nil: nobody
 
 	// What all sessions have done.
 	Sent     atomic.Uint64 // messages handed to connections
