@@ -211,6 +211,32 @@ func TestCommandsNeverHoldUpData(t *testing.T) {
 	}
 }
 
+// TestOneHangUpIsAnAccident: a server that hangs up once while it is asked for commands is
+// asked at once by the next connection, and nothing is said, as often as that happens.
+func TestOneHangUpIsAnAccident(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, f, _ := newCommandRig(t)
+		hangUp := func(yes bool) {
+			f.mu.Lock()
+			defer f.mu.Unlock()
+			f.hangUp = yes
+		}
+		r.start()
+		for n := range 3 {
+			r.eventually(2*time.Minute, "not subscribed", func() bool { return r.up.Stats().Commands.Subscribed })
+			hangUp(true)
+			r.broker.cut()
+			r.eventually(2*time.Minute, "not asked", func() bool { _, asked, _ := f.got(); return len(asked) == 2*n+2 })
+			time.Sleep(10 * time.Millisecond)
+			hangUp(false)
+			if s := r.up.Stats().Commands; s.Subscribed || s.Trouble != "" {
+				t.Errorf("hang-up %d: %+v", n, s)
+			}
+		}
+		r.stop()
+	})
+}
+
 // TestAnswersGoOutAtTheEnd: what was answered before the end is sent before the
 // last words.
 func TestAnswersGoOutAtTheEnd(t *testing.T) {
