@@ -100,7 +100,7 @@ func (n *Node) Receive(topic string, payload []byte, retained bool, now time.Tim
 	case topic == n.ndeath:
 		n.receiveDeath(payload, retained, now)
 	case topic == n.nbirth:
-		n.receiveBirth(payload, retained)
+		n.receiveBirth(payload, retained, now)
 	case topic == n.ncmd:
 		n.receiveCommand(topic, "", payload, retained, now)
 	case dcmd && device != "":
@@ -116,7 +116,7 @@ func (n *Node) receiveDeath(payload []byte, retained bool, now time.Time) {
 	if err != nil || n.state != born || retained {
 		return
 	}
-	if n.hasBdSeq(p) {
+	if n.hasBdSeq(p, n.bdSeq) {
 		n.stats.Hint = fmt.Sprintf("somebody declared %s/%s dead while it lives: is another client connected with the same group and node?", n.cfg.Group, n.cfg.Node)
 		n.once("dead", "declared dead while alive, sending the births again")
 		n.rebirth(now)

@@ -18,19 +18,26 @@ type echo struct {
 	missing bool      // it was missed
 }
 
-// receiveBirth takes an NBIRTH of our name: ours, unless another client uses it,
-// which has another bdSeq or is noticed when it dies.
-func (n *Node) receiveBirth(payload []byte, retained bool) {
-	if p, err := Decode(payload); err == nil && !retained && n.state == born && n.hasBdSeq(p) {
+// receiveBirth takes an NBIRTH of our name: ours, that of our connection before, or
+// that of another client which uses the name, and which hosts take for us.
+func (n *Node) receiveBirth(payload []byte, retained bool, now time.Time) {
+	p, err := Decode(payload)
+	switch {
+	case err != nil || retained || n.state != born:
+	case n.hasBdSeq(p, n.bdSeq):
 		n.echo = echo{over: true}
+	case !n.hasBdSeq(p, n.bdSeq-1):
+		n.stats.Hint = fmt.Sprintf("somebody else published the births of %s/%s at %s: give each gateway a node of its own, as hosts cannot tell them apart",
+			n.cfg.Group, n.cfg.Node, now.UTC().Format(time.RFC3339))
+		n.once("twin", "somebody else publishes births with our group and node")
 	}
 }
 
-// hasBdSeq reports whether p has the bdSeq of this connection.
-func (n *Node) hasBdSeq(p *Payload) bool {
+// hasBdSeq reports whether p has the bdSeq want.
+func (n *Node) hasBdSeq(p *Payload, want uint8) bool {
 	for i := range p.Metrics {
 		m := &p.Metrics[i]
-		if v, err := m.Typed(Int64); m.Name == metricBdSeq && err == nil && v.AsInt64() == int64(n.bdSeq) {
+		if v, err := m.Typed(Int64); m.Name == metricBdSeq && err == nil && v.AsInt64() == int64(want) {
 			return true
 		}
 	}

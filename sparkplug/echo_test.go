@@ -39,7 +39,11 @@ func TestNodeMissesItsOwnBirth(t *testing.T) {
 			test.during(r)
 			r.later(echoWait)
 			hint := r.node.Stats().Hint
-			if got := strings.Contains(hint, "publish to spBv1.0/plant/#") && strings.Contains(hint, nbirth); got != test.hint || !got && hint != "" {
+			got := strings.Contains(hint, "publish to spBv1.0/plant/#") && strings.Contains(hint, nbirth)
+			if name == "of another" { // which says more
+				got = strings.Contains(hint, "somebody else published")
+			}
+			if got != test.hint || !got && hint != "" {
 				t.Errorf("the hint is %q", hint)
 			}
 			if said := strings.Contains(text.String(), "does not hand them on"); said != test.hint && name != "handed on late" {
@@ -50,6 +54,29 @@ func TestNodeMissesItsOwnBirth(t *testing.T) {
 			}
 			r.fit()
 		})
+	}
+}
+
+// Two gateways with one name are noticed by the birth of the other, before one dies;
+// what is left of the connection before is none.
+func TestNodeHearsItsTwin(t *testing.T) {
+	for name, test := range map[string]struct {
+		bdSeq uint8
+		hint  bool
+	}{"twin": {77, true}, "we": {1, false}, "we, before": {0, false}} {
+		r := newRig(t, nil)
+		r.connect("a", "")
+		r.cut()
+		r.connect("a", "")
+		r.echo(false)
+		birth := AppendPayload(nil, &Payload{Timestamp: 1, HasSeq: true, Metrics: []Metric{{Name: metricBdSeq, Datatype: Int64, WithType: true, Value: sources.Int64(int64(test.bdSeq))}}})
+		r.node.Receive("spBv1.0/plant/NBIRTH/gw1", birth, false, r.now)
+		if hint := r.node.Stats().Hint; strings.Contains(hint, "somebody else published the births of plant/gw1 at 2026-03-01T08:00:00Z") != test.hint || !test.hint && hint != "" {
+			t.Errorf("%s: the hint is %q", name, hint)
+		}
+		if r.node.Stats().Rebirths != 0 {
+			t.Errorf("%s: it has consequences", name)
+		}
 	}
 }
 
