@@ -5,7 +5,8 @@ import (
 	"strings"
 )
 
-// pending are changes that wait in RAM: of each key the last one only.
+// pending are changes that wait in RAM: of each key, and of each prefix, the last
+// one only.
 type pending struct {
 	ops   []Op // Kind dropped: superseded
 	at    map[string]int
@@ -18,23 +19,29 @@ func newPending() *pending { return &pending{at: map[string]int{}} }
 
 func pendingKey(op *Op) string { return string(op.Bucket) + "\x00" + string(op.Key) }
 
+// place names op in at. The place of a prefix does not begin with it.
+func (op *Op) place() string {
+	if op.Kind == DeletePrefix {
+		return "\x00" + pendingKey(op)
+	}
+	return pendingKey(op)
+}
+
 // add takes ops, whose keys and values it copies.
 func (p *pending) add(ops []Op) {
 	for _, op := range ops {
 		op.Key, op.Value = bytes.Clone(op.Key), bytes.Clone(op.Value)
-		key := pendingKey(&op)
 		if op.Kind == DeletePrefix {
+			prefix := pendingKey(&op)
 			for other := range p.at {
-				if strings.HasPrefix(other, key) {
+				if strings.HasPrefix(other, prefix) {
 					p.drop(other)
 				}
 			}
-			p.ops = append(p.ops, op)
-			p.bytes += int64(len(op.Key))
-			continue
 		}
-		p.drop(key)
-		p.at[key] = len(p.ops)
+		place := op.place()
+		p.drop(place)
+		p.at[place] = len(p.ops)
 		p.ops = append(p.ops, op)
 		p.bytes += int64(len(op.Key) + len(op.Value))
 	}
@@ -43,11 +50,11 @@ func (p *pending) add(ops []Op) {
 	}
 }
 
-func (p *pending) drop(key string) {
-	if i, ok := p.at[key]; ok {
+func (p *pending) drop(place string) {
+	if i, ok := p.at[place]; ok {
 		p.bytes -= int64(len(p.ops[i].Key) + len(p.ops[i].Value))
 		p.ops[i] = Op{Kind: dropped}
-		delete(p.at, key)
+		delete(p.at, place)
 	}
 }
 
@@ -55,9 +62,7 @@ func (p *pending) drop(key string) {
 func (p *pending) compact() {
 	p.ops = p.list()
 	for i := range p.ops {
-		if p.ops[i].Kind != DeletePrefix {
-			p.at[pendingKey(&p.ops[i])] = i
-		}
+		p.at[p.ops[i].place()] = i
 	}
 }
 
