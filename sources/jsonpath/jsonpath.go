@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -209,7 +210,7 @@ func describe(v any) string {
 			names, more = names[:mostNames], " and more"
 		}
 		for i, name := range names {
-			names[i] = shorten(name)
+			names[i] = printable(shorten(name))
 		}
 		return "has " + strings.Join(names, ", ") + more
 	case []any:
@@ -231,6 +232,16 @@ func shorten(name string) string {
 		return string(r[:longestName]) + "…"
 	}
 	return name
+}
+
+// printable returns a name of a document such that it cannot disturb a terminal.
+func printable(name string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, name)
 }
 
 func quoted(s string) string { return strconv.Quote(shorten(s)) }

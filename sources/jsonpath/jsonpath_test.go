@@ -64,6 +64,7 @@ func TestNotFoundSaysWhatIsThere(t *testing.T) {
 		"name in a list":   {"$.a", `[1]`, "no .a at $, which is a list of 1"},
 		"number in object": {"$[0]", `{"a":1}`, "no [0] at $, which has a"},
 		"null":             {"$.a.b", `{"a":null}`, "no .b at $.a, which is null"},
+		"terminal":         {"$.x", `{"\u001b[2J\u202e\n":1}`, "no .x at $, which has ?[2J??"},
 		"many":             {"$.x", `{"a":1,"b":1,"c":1,"d":1,"e":1,"f":1,"g":1,"h":1,"i":1}`, "no .x at $, which has a, b, c, d, e, f, g, h and more"},
 		"empty":            {"$['x y'].z", `{"x y":{}}`, `no .z at $["x y"], which is an empty object`},
 	}

@@ -225,6 +225,9 @@ func readTime(v any) (time.Time, error) {
 		if err != nil {
 			return time.Time{}, fmt.Errorf("the time %s is not as in 2026-11-21T17:00:00Z, with its zone, and no number since 1970", describe(text))
 		}
+		if s := at.Unix(); s < earliest || s >= latest {
+			return time.Time{}, impossible(text)
+		}
 		return at, nil
 	}
 	unit := time.Second
@@ -235,10 +238,14 @@ func readTime(v any) (time.Time, error) {
 	}
 	perSecond := float64(time.Second / unit)
 	if !(f/perSecond >= earliest && f/perSecond < latest) {
-		return time.Time{}, fmt.Errorf("the time %s is no moment since 2020", describe(text))
+		return time.Time{}, impossible(text)
 	}
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil { // no digit lost
 		return time.Unix(0, n*int64(unit)), nil
 	}
 	return time.Unix(0, int64(f*float64(unit))), nil
+}
+
+func impossible(text string) error {
+	return fmt.Errorf("the time %s is no moment since 2020", describe(text))
 }
