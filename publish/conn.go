@@ -163,10 +163,10 @@ func (c *conn) connect(ctx context.Context, p *connect, timeout time.Duration) *
 func refusal(s server, code byte) *Failure {
 	text := map[byte]string{
 		1: "the server does not speak MQTT 3.1.1",
-		2: "the server refuses the client id",
+		2: "the server refuses the client id: set client_id to one that it takes",
 		3: "the server is unavailable",
-		4: "the server refuses user name or password",
-		5: "the server does not authorise this client",
+		4: "the server refuses user name or password: look at user and password_file",
+		5: "the server does not authorise this client: are user and password_file right, and may this user connect with this client id?",
 	}[code]
 	if text == "" {
 		text = fmt.Sprintf("the server refuses with code %d", code)

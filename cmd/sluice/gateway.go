@@ -154,7 +154,8 @@ func (g *gateway) webSocket(w http.ResponseWriter, r *http.Request) {
 	g.now().broker.ServeHTTP(w, r)
 }
 
-// upstreamFor takes the upstream of cfg over from old, or makes it.
+// upstreamFor takes the upstream of cfg over from old, or makes it. One that the
+// server has refused is made anew: the credentials may have been mended.
 func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstream, error) {
 	routes, err := s.routes(&cfg)
 	if err != nil {
@@ -163,7 +164,7 @@ func (g *gateway) upstreamFor(cfg publish.Config, s *site, old *parts) (*upstrea
 	withheld := s.withheld()
 	if old != nil {
 		for _, u := range old.upstreams {
-			if sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || u.sameNode(s)) &&
+			if u.Stats().State != publish.StateRefused && sameUpstream(u.cfg, cfg) && sameNames(s, old.site) && (u.node == nil || u.sameNode(s)) &&
 				reflect.DeepEqual(u.routes, routes) && slices.Equal(u.withheld, withheld) {
 				return u, nil
 			}

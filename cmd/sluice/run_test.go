@@ -168,6 +168,39 @@ func hangUp(t *testing.T) {
 	}
 }
 
+// TestReloadTriesRefusedCredentials: whoever has mended a password file need not wait
+// for the minutes after which a server that refused is asked again.
+func TestReloadTriesRefusedCredentials(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }() // it has no state to lose
+	asked := make(chan struct{}, 10)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = c.Read(make([]byte, 1024)) // what it says is refused anyway
+			_, _ = c.Write([]byte{0x20, 2, 0, 5})
+			_ = c.Close()
+			asked <- struct{}{}
+		}
+	}()
+	p := start(t, siteText(meter(t), l.Addr().String(), ""))
+	p.log.awaitText(t, "does not authorise this client: are user")
+	<-asked
+	hangUp(t)
+	select {
+	case <-asked:
+	case <-time.After(waitTime):
+		t.Errorf("not asked again\n%s", p.log)
+	}
+	p.end(t)
+}
+
 func TestReload(t *testing.T) {
 	upstream, got := upstreamBroker(t)
 	field := meter(t)
