@@ -69,11 +69,14 @@ func (g *gateway) grantRestart(r restart) bool {
 		}
 		code, why = command.AuditFailed, err.Error()
 	}
-	g.log.Warn("a Sparkplug host may not have the program started anew now", "upstream", r.upstream, "reason", why)
-	if code == command.AuditFailed || time.Since(g.refusedRestart) < restartPause {
-		return false // a host that asks all the time does not fill the audit log
+	if time.Since(g.refusedRestart) < restartPause {
+		return false // a host that asks all the time fills neither log
 	}
 	g.refusedRestart = time.Now()
+	g.log.Warn("a Sparkplug host may not have the program started anew now", "upstream", r.upstream, "reason", why)
+	if code == command.AuditFailed {
+		return false
+	}
 	e.Event, e.Code, e.Message = command.EventRefused, code, "restart: "+why
 	if _, err := g.audit.Append(e); err != nil {
 		g.log.Error("a refused restart is not written down", "error", err)

@@ -78,6 +78,10 @@ func TestHostRestartsTheProgram(t *testing.T) {
 	p.get(t, "/api/v1/status", &second)
 	s.ask(t, "spBv1.0/plant/NCMD/gw", reboot)
 	p.log.awaitText(t, "there is one in 5m0s")
+	for range 5 { // a request is taken when the one before is answered
+		s.ask(t, "spBv1.0/plant/NCMD/gw", reboot)
+		p.get(t, "/api/v1/status", &status{})
+	}
 	if !second.Started.After(first.Started) || first.Restarted != nil || second.Restarted == nil || second.Restarted.Upstream != "cloud" {
 		t.Errorf("started %v and %v, restarts %v and %v", first.Started, second.Started, first.Restarted, second.Restarted)
 	}
@@ -102,6 +106,9 @@ func TestHostRestartsTheProgram(t *testing.T) {
 	}
 	if missing > 1 || most < 4 { // the end may cut off the poll that is under way, which is then not taken
 		t.Errorf("%d of %d polls are missing", missing, most)
+	}
+	if n := strings.Count(p.log.String(), "there is one in 5m0s"); n != 1 {
+		t.Errorf("a host that asks all the time: %d lines in the log", n)
 	}
 	data, err := os.ReadFile(filepath.Join(dir, "data", "audit", "audit.log"))
 	if err != nil {
