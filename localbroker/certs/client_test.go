@@ -136,6 +136,28 @@ func TestFindByThumbprint(t *testing.T) {
 	}
 }
 
+// TestAThumbprintIsNotTakenForAName: whoever chooses the name of one certificate,
+// as the company's authority lets him, does not keep another from being revoked.
+func TestAThumbprintIsNotTakenForAName(t *testing.T) {
+	b := newBench(t)
+	stolen := must(b.Issue("pump-1", day, false))(t).Cert
+	must(b.Issue(SHA256(stolen), day, false))(t)
+	if e, err := b.Entry(stolen); err != nil || e.Name != "pump-1" {
+		t.Errorf("its entry is %q, %v", e.Name, err)
+	}
+	must(b.Revoke(Colons(SHA256(stolen))))(t)
+	for _, text := range []string{SHA256(stolen), SHA1(stolen)} {
+		if found := must(b.Revoke(text))(t); len(found) != 1 || !found[0].Cert.Equal(stolen) {
+			t.Errorf("%s revokes %d, the first of which is %q", text, len(found), found[0].Name)
+		}
+	}
+	for _, e := range must(b.List())(t) {
+		if (e.State == Revoked) != (e.Name == "pump-1") {
+			t.Errorf("%q is %s", e.Name, e.State)
+		}
+	}
+}
+
 func TestPinnedAndAuthorisedFiles(t *testing.T) {
 	b := newBench(t)
 	nameless := (*foreign)(nil).cut(t, named("")).cert

@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
 	"time"
 )
 
@@ -88,32 +89,29 @@ func (l *clientList) find(cert *x509.Certificate) *client {
 	return nil
 }
 
-// match returns the places of the entries that text means: a name, or a
-// thumbprint, of which the first 8 digits are enough.
+// match returns the places of the entries that text means: a thumbprint, a name,
+// or at least the first 8 digits of a thumbprint. A whole thumbprint is never
+// taken for a name: others choose those.
 func (l *clientList) match(text string) []int {
-	var found []int
-	for i := range l.Clients {
-		if l.Clients[i].Name == text {
-			found = append(found, i)
+	if whole := plainThumbprint(text); whole != "" {
+		if found := l.places(func(c *client) bool { return c.sum == whole || SHA1(c.cert) == whole }); len(found) > 0 {
+			return found
 		}
 	}
-	if len(found) > 0 {
+	if found := l.places(func(c *client) bool { return c.Name == text }); len(found) > 0 || len(text) < 8 {
 		return found
 	}
-	start := plainThumbprint(text)
-	if start == "" && len(text) >= 8 {
-		start = text
-	}
+	return l.places(func(c *client) bool { return strings.HasPrefix(c.sum, text) || strings.HasPrefix(SHA1(c.cert), text) })
+}
+
+// places returns the places of the entries that which chooses.
+func (l *clientList) places(which func(*client) bool) (found []int) {
 	for i := range l.Clients {
-		if c := &l.Clients[i]; start != "" && (startsWith(c.sum, start) || startsWith(SHA1(c.cert), start)) {
+		if which(&l.Clients[i]) {
 			found = append(found, i)
 		}
 	}
 	return found
-}
-
-func startsWith(text, start string) bool {
-	return len(text) >= len(start) && text[:len(start)] == start
 }
 
 // clone returns a copy that may be changed.
