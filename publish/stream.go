@@ -90,10 +90,14 @@ func (s *stream) carry(ctx, reading context.Context, kind laneKind, goLive func(
 			}
 			continue
 		}
+		next := recs[len(recs)-1].Seq + 1
 		for run := recs; len(recs) > 0; {
 			if run, recs = s.unheld(kind, recs); !sender.records(ctx, run) {
 				return
 			}
+		}
+		if s.talk != nil {
+			s.talk.passed(kind, next, false)
 		}
 	}
 }
@@ -149,6 +153,7 @@ func (s *stream) await(reading context.Context, live bool) ([]mapping.Record, er
 		return s.up.log.Next(reading, live, nextRecords)
 	}
 	linger, cancel := context.WithTimeout(reading, lingering)
+	end := s.talk.session.End()
 	recs, err := s.up.log.Next(linger, live, nextRecords)
 	cancel()
 	if err == nil || reading.Err() != nil || !errors.Is(err, context.DeadlineExceeded) {
@@ -160,8 +165,7 @@ func (s *stream) await(reading context.Context, live bool) ([]mapping.Record, er
 	} else {
 		s.lag.rest()
 	}
-	s.talk.rests(kind, true)
-	defer s.talk.rests(kind, false)
+	s.talk.passed(kind, end, true)
 	return s.up.log.Next(reading, live, nextRecords)
 }
 

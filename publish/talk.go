@@ -44,9 +44,12 @@ type Guided interface {
 	// Anew has Demand say that births are due, after the log was rewound in the
 	// middle of a connection.
 	Anew()
-	// Drained tells that the log holds nothing more, and returns what has to be
-	// published then.
-	Drained(now time.Time) ([]mapping.Message, error)
+	// End returns the number that the next record of the log will have. It may be
+	// called at any time.
+	End() uint64
+	// Drained tells that all records below next have been sent, and returns what has
+	// to be published then, and whether it wants to hear of later ones.
+	Drained(next uint64) (messages []mapping.Message, more bool)
 }
 
 // Numbered is the part of a Conversation that numbers messages. Tail appends
@@ -85,9 +88,11 @@ type talk struct {
 	held []span // likewise
 	gone bool   // left is closed
 
-	mu        sync.Mutex // guards what follows
-	idle      [laneCount]bool
-	liveFirst bool // there is a live lane
+	mu        sync.Mutex        // guards what follows
+	next      [laneCount]uint64 // all records of the lane below it were sent
+	rests     bool              // the backlog lane waits for the log
+	wanted    bool              // the session wants to hear of more
+	liveFirst bool              // there is a live lane
 }
 
 // listen makes c listen and numbers what goes out. It comes before any
@@ -245,36 +250,40 @@ func (t *talk) births(ctx context.Context) bool {
 	return true
 }
 
-// drained tells the session that nothing more is to be read, if so.
+// drained tells the session how far the lanes are.
 func (t *talk) drained(ctx context.Context) bool {
 	t.mu.Lock()
-	all := t.resting()
+	next, all := t.next[laneBacklog], t.born
+	if t.liveFirst { // the backlog ends where it began
+		next, all = t.next[laneLive], t.born && t.rests
+	}
+	t.wanted = all // until the session says otherwise: a lane may go on meanwhile
 	t.mu.Unlock()
-	if !t.born || !all {
-		return true
+	if !all {
+		return true // it is asked when the backlog lane rests
 	}
 	t.up.sessionMu.Lock()
-	messages, err := t.session.Drained(time.Now())
+	messages, more := t.session.Drained(next)
 	t.up.sessionMu.Unlock()
-	if err != nil {
-		t.up.unsendable(err)
-	}
+	t.mu.Lock()
+	t.wanted = more
+	t.mu.Unlock()
 	return t.send(ctx, messages)
 }
 
-// rests notes whether lane k waits for the log. Only when all do is there anything
-// to say: asking for more would exclude the other lane.
-func (t *talk) rests(k laneKind, idle bool) {
+// passed notes that lane k has sent its records below next; rests says that it now
+// waits for the log.
+func (t *talk) passed(k laneKind, next uint64, rests bool) {
 	t.mu.Lock()
-	defer t.mu.Unlock()
-	if t.idle[k] = idle; t.resting() {
+	t.next[k] = max(t.next[k], next)
+	if k == laneBacklog {
+		t.rests = rests
+	}
+	look := t.wanted || rests
+	t.mu.Unlock()
+	if look {
 		signal(t.look)
 	}
-}
-
-// resting reports whether every lane waits for the log. mu is held.
-func (t *talk) resting() bool {
-	return t.idle[laneBacklog] && (t.idle[laneLive] || !t.liveFirst)
 }
 
 // send publishes births and deaths. One that cannot be sent ends the connection:

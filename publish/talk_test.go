@@ -11,6 +11,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/mapping"
 	"sluice/sources"
 	"sluice/sparkplug"
 )
@@ -237,12 +238,14 @@ func TestTalkTellsOfDevices(t *testing.T) {
 			r, h := newNodeRig(t, nil)
 			r.cfg.Order, r.cfg.Window = order, 1 // its samples take several units
 			r.broker.faults = func(int, string) fault { return fault{rtt: 200 * time.Millisecond} }
+			for range 1200 {
+				r.log.add(1)
+			}
 			r.start()
-			time.Sleep(time.Second)
+			time.Sleep(700 * time.Millisecond) // history is under way
 			for range 600 {
 				r.log.add(1)
 			}
-			time.Sleep(100 * time.Millisecond) // the first unit is under way
 			r.up.SetDevice(sources.DeviceState{Device: "meter"})
 			time.Sleep(20 * time.Second)
 			if n := h.count("DDEATH meter"); n != 1 || h.kinds[len(h.kinds)-1] != "1 DDEATH meter" {
@@ -406,5 +409,41 @@ func TestHearTakesQoS2Once(t *testing.T) {
 	}
 	if err := h.hear(&inbound{kind: 9, id: 3, rest: []byte{1}}); !errors.Is(err, errProtocol) {
 		t.Errorf("SUBACK for nothing: %v", err)
+	}
+}
+
+// A device dies soon, however much comes of others: no lane ever waits for the log.
+func TestTalkTellsOfDevicesInAFlow(t *testing.T) {
+	for _, order := range []string{orderInOrder, orderLiveFirst} {
+		synctest.Test(t, func(t *testing.T) {
+			r, h := newNodeRig(t, nil)
+			pump := &mapping.Point{Device: "pump", Name: "starts", Kind: sources.KindInt64}
+			r.points = append(r.points, pump)
+			r.node = twoServers(t, r)
+			fill := r.log.fill
+			r.log.fill = func(rec *mapping.Record) {
+				fill(rec)
+				rec.Point = pump
+			}
+			r.cfg.Order, r.cfg.Window = order, 2 // a lane is never quite done
+			h.state["first:1883"] = state(hostOnline)
+			r.broker.faults = func(int, string) fault { return fault{rtt: 200 * time.Millisecond} }
+			r.start()
+			for i := range 400 { // 20 seconds
+				r.log.add(1)
+				time.Sleep(50 * time.Millisecond)
+				if i == 100 {
+					r.up.SetDevice(sources.DeviceState{Device: "meter"})
+				}
+				if n := h.count("DDEATH meter"); i == 120 && n != 1 {
+					t.Errorf("%s: %d DDEATHs", order, n)
+				}
+			}
+			r.drained(5 * time.Second)
+			r.stop()
+			if n := h.count("DDEATH"); n != 1 {
+				t.Errorf("%s: %d DDEATHs in the end", order, n)
+			}
+		})
 	}
 }

@@ -135,7 +135,7 @@ func (n *Node) dbirth(d *device, end uint64, newest map[*metric]mapping.Record) 
 		sortByTime(members)
 		metrics = append(metrics, d.instance.metric(members, true))
 	}
-	d.born, d.wanted = true, false
+	d.born, d.wanted, d.until = true, false, end
 	return n.birth("DBIRTH", d.name, metrics)
 }
 
@@ -157,15 +157,14 @@ func sortByTime(metrics []Metric) {
 }
 
 // SetDevice notes that a device went away or came back. It returns the DBIRTH
-// of a dead one that is back. One that went away dies at the next Drained: what
-// was read before may still be on its way, and hosts throw away what comes
-// for the dead. The error is always nil.
+// of a dead one that is back. One that went away dies when what stands in the log is
+// out, see Drained: hosts throw away what comes for the dead. The error is always nil.
 func (n *Node) SetDevice(s sources.DeviceState) ([]mapping.Message, error) {
 	d := n.devices[s.Device]
 	if d == nil || d.away == !s.Online {
 		return nil, nil
 	}
-	d.away = !s.Online
+	d.away, d.until = !s.Online, n.o.End()
 	if n.state != born || n.leave || d.born || d.away {
 		return nil, nil
 	}
@@ -173,21 +172,27 @@ func (n *Node) SetDevice(s sources.DeviceState) ([]mapping.Message, error) {
 	return []mapping.Message{n.dbirth(d, end, n.current())}, nil
 }
 
-// Drained tells that everything the log held has been sent, and returns the
-// DDEATHs of devices that do not answer. It may be called often. The error is
-// always nil.
-func (n *Node) Drained(time.Time) ([]mapping.Message, error) {
+// End returns the Seq that the next record of the log will have.
+func (n *Node) End() uint64 { return n.o.End() }
+
+// Drained tells that all records below next have been sent, and returns the DDEATHs
+// of devices that do not answer and are owed nothing any more. more says that others
+// wait for later records. It may be called often.
+func (n *Node) Drained(next uint64) (deaths []mapping.Message, more bool) {
 	if n.state != born || n.due || n.leave {
-		return nil, nil
+		return nil, false
 	}
-	var deaths []mapping.Message
 	for _, d := range n.order {
-		if d.away && d.born {
+		switch {
+		case !d.away || !d.born:
+		case d.until > next:
+			more = true
+		default:
 			d.born = false
 			deaths = append(deaths, n.ddeath(d))
 		}
 	}
-	return deaths, nil
+	return deaths, more
 }
 
 // ddeath returns the death certificate of a device

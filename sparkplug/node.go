@@ -45,7 +45,8 @@ type Write struct {
 type Options struct {
 	// Points are the points of this upstream, filtered.
 	Points []*mapping.Point
-	// End returns the Seq that the next record of the log will have. Current
+	// End returns the Seq that the next record of the log will have; it may be called
+	// by several goroutines at once. Current
 	// returns the newest record of each point that has one. A value has to be in
 	// Current before its record is in the log: what stands in the log below
 	// an End is then in a Current asked after it, or older than what is there.
@@ -78,7 +79,7 @@ type Options struct {
 
 // Node is one edge node: the Session of an upstream. It keeps no record and
 // sends nothing; who drives it keeps this contract. Its methods are called by
-// one goroutine at a time, but for Tail, which may be called at any time.
+// one goroutine at a time, but for Tail and End, which may be called at any time.
 //
 // A connection, in this order:
 //
@@ -100,9 +101,8 @@ type Options struct {
 //     Demand does not say Nothing after it, its messages are thrown away, what is demanded
 //     is done, and the same records are encoded again. Else the messages go out, in
 //     their order, before any births that are made later.
-//  7. Drained is called when every lane has sent all it could read and waits,
-//     and again after a SetDevice at such a time. What it returns goes out
-//     like births.
+//  7. Drained is called after births and after SetDevice, and again as the lanes go on
+//     for as long as it says so. What it returns goes out like births.
 //  8. SetDevice may be called at any time, also while there is no connection.
 //     What it returns goes out like births, and nowhere without a connection:
 //     the Node is not told when one breaks.
@@ -215,6 +215,8 @@ type device struct {
 	away     bool // its source says that it does not answer
 	wanted   bool // a birth is wanted
 	left     bool // the points list no longer has it
+	// until is the Seq below which samples belong to it: it dies when they are out.
+	until uint64
 }
 
 // metric is one point as a metric.

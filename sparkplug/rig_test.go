@@ -266,16 +266,13 @@ func (r *rig) drain() {
 	r.drained()
 }
 
-// drained tells the Node, if every lane waits.
+// drained tells the Node how far the lanes are.
 func (r *rig) drained() {
 	r.t.Helper()
-	if !r.connected || !r.rewound || r.lanes[0] < r.split || max(r.lanes[0], r.lanes[1]) < len(r.log) {
+	if !r.connected || !r.rewound || r.async && r.lanes[0] < r.split {
 		return
 	}
-	deaths, err := r.node.Drained(r.now)
-	if err != nil {
-		r.t.Fatal(err)
-	}
+	deaths, _ := r.node.Drained(uint64(max(r.lanes[0], r.lanes[1])) + 1)
 	r.publish(deaths...)
 }
 

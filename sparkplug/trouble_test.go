@@ -479,3 +479,27 @@ func TestConfigRanges(t *testing.T) {
 		}
 	}
 }
+
+// TestNodeDeviceDiesWhenItsSamplesAreOut: of what stands in the log, at its birth and when it
+// goes away, and no later.
+func TestNodeDeviceDiesWhenItsSamplesAreOut(t *testing.T) {
+	r := newRig(t, nil)
+	r.device("pump", false)
+	r.scan(1) // 6 records
+	dies := func(next uint64, deaths int, more bool) {
+		t.Helper()
+		if got, again := r.node.Drained(next); len(got) != deaths || again != more {
+			t.Errorf("up to %d: %d die, more %v", next, len(got), again)
+		}
+	}
+	r.connect("a", "")
+	dies(6, 0, true)
+	dies(7, 1, false)
+	dies(7, 0, false)
+	r.now = r.now.Add(time.Second)
+	r.scan(2)
+	r.device("meter", false)
+	r.scan(3)
+	dies(12, 0, true)
+	dies(13, 1, false)
+}
