@@ -293,7 +293,11 @@ func (u *Upstream) depart(i int, o *outcome) {
 	c.left++
 	c.notBefore = time.Now().Add(wait - time.Duration(rand.Int64N(int64(wait/2)+1)))
 	o.next = (i + 1) % len(u.servers)
-	u.setState(StateWaiting, "left "+c.String()+": the primary host is not online there, or a host asked for the next server; trying "+u.servers[o.next].String(), u.servers[o.next].notBefore)
+	text := "left " + c.String() + ": the primary host is not online there, or a host asked for the next server; trying " + u.servers[o.next].String()
+	if o.next == i {
+		text = "left " + c.String() + ": the primary host is offline, or was and is back; connecting again"
+	}
+	u.setState(StateWaiting, text, u.servers[o.next].notBefore)
 	u.mu.Lock()
 	u.roams = true
 	u.mu.Unlock()
