@@ -356,7 +356,7 @@ func TestThumbprints(t *testing.T) {
 	if got := Colons(SHA1(cert)); got != "A9:99:3E:36:47:06:81:6A:BA:3E:25:71:78:50:C2:6C:9C:D0:D8:9D" {
 		t.Errorf("SHA-1 %s", got)
 	}
-	if got := plainThumbprint(" " + Colons(SHA256(cert))); got != SHA256(cert) {
+	if got := digits(" " + Colons(SHA256(cert))); got != SHA256(cert) {
 		t.Errorf("plain %s", got)
 	}
 	if got := Serial(cert); got != "a1b" {

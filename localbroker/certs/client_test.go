@@ -129,7 +129,8 @@ func TestFindByThumbprint(t *testing.T) {
 	b := newBench(t)
 	cert := must(b.Issue("pump-1", 90*day, false))(t).Cert
 	for text, want := range map[string]bool{"pump-1": true, SHA256(cert): true, SHA1(cert): true, Colons(SHA256(cert)): true,
-		SHA256(cert)[:8]: true, SHA256(cert)[:7]: false, "": false, "pump": false} {
+		SHA256(cert)[:8]: true, Colons(SHA256(cert))[:11]: true, strings.ToUpper(SHA1(cert)[:9]): true,
+		SHA256(cert)[:7]: false, Colons(SHA256(cert))[:10]: false, "::::::::": false, "": false, "pump": false} {
 		if _, err := b.Find(text); (err == nil) != want {
 			t.Errorf("%q: %v", text, err)
 		}

@@ -93,15 +93,16 @@ func (l *clientList) find(cert *x509.Certificate) *client {
 // or at least the first 8 digits of a thumbprint. A whole thumbprint is never
 // taken for a name: others choose those.
 func (l *clientList) match(text string) []int {
-	if whole := plainThumbprint(text); whole != "" {
-		if found := l.places(func(c *client) bool { return c.sum == whole || SHA1(c.cert) == whole }); len(found) > 0 {
+	sum := digits(text)
+	if len(sum) == 64 || len(sum) == 40 {
+		if found := l.places(func(c *client) bool { return c.sum == sum || SHA1(c.cert) == sum }); len(found) > 0 {
 			return found
 		}
 	}
-	if found := l.places(func(c *client) bool { return c.Name == text }); len(found) > 0 || len(text) < 8 {
+	if found := l.places(func(c *client) bool { return c.Name == text }); len(found) > 0 || len(sum) < 8 {
 		return found
 	}
-	return l.places(func(c *client) bool { return strings.HasPrefix(c.sum, text) || strings.HasPrefix(SHA1(c.cert), text) })
+	return l.places(func(c *client) bool { return strings.HasPrefix(c.sum, sum) || strings.HasPrefix(SHA1(c.cert), sum) })
 }
 
 // places returns the places of the entries that which chooses.

@@ -38,11 +38,11 @@ func Colons(thumbprint string) string {
 	return b.String()
 }
 
-// plainThumbprint takes a thumbprint as people paste it, with colons, blanks or
-// capitals. It returns "" for what is none.
-func plainThumbprint(text string) string {
+// digits takes a thumbprint, or the start of one, as people paste it, with colons,
+// blanks or capitals. It returns "" for what is none.
+func digits(text string) string {
 	text = strings.ToLower(strings.NewReplacer(":", "", " ", "", "\u200e", "").Replace(text))
-	if _, err := hex.DecodeString(text); err != nil || len(text) != 64 && len(text) != 40 {
+	if strings.Trim(text, "0123456789abcdef") != "" {
 		return ""
 	}
 	return text
