@@ -99,7 +99,7 @@ func TestTakeOver(t *testing.T) {
 // their way: those of the old connection are stored before those of the new.
 func TestTakeOverKeepsTheOrder(t *testing.T) {
 	b := start(t, testConfig(), Options{})
-	const rounds, each = 20, 50
+	const rounds, each = 10, 50
 	for round := range rounds {
 		w := dial(t, b.address, 4).connect("flaps")
 		var burst []byte

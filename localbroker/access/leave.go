@@ -64,8 +64,9 @@ func (n *names) anyCert(texts []string, wildcard string) []string {
 		return texts
 	}
 	all := make([]string, len(texts))
+	tokens := strings.NewReplacer("%%", "%%", "%n", wildcard) // %%n has none
 	for i, text := range texts {
-		all[i] = strings.ReplaceAll(text, "%n", wildcard)
+		all[i] = tokens.Replace(text)
 	}
 	return all
 }

@@ -37,7 +37,7 @@ users:
   - { name: admin, password: %[1]s, admin: true }
   - { name: pump-1, password: %[1]s, read: ["set/%%u/#"], write: ["lan/%%u/#", "lan/by-id/%%c/#", "lan/by-cert/%%n/#"] }
   - { name: bound, password: %[1]s, client_ids: ["%%u", "%%u-*"] }
-  - { name: both, password: %[1]s, certificates: ["press-*"], points: false, write: ["lan/%%n/#"] }
+  - { name: both, password: %[1]s, certificates: ["press-*"], points: false, write: ["lan/%%n/#", "literal/%%%%n/#"] }
   - { name: "wild/#", password: %[1]s, write: ["lan/%%u"] }
 certificates:
   - { name: pump-1, write: ["lan/first/%%n/#"], client_ids: ["%%n"] }
@@ -478,6 +478,8 @@ func TestMayLeave(t *testing.T) {
 		{"pump-1", "x", "lan/by-id/x/state", true},
 		{"pump-1", "x", "lan/by-id/y/state", false},
 		{"both", "x", "lan/press-7/state", true}, // by its certificate, whose name is not kept
+		{"both", "x", "literal/%n/state", true},
+		{"both", "x", "literal/%/state", false},
 		{"bound", "bound-1", "lan/x", false},
 		{"nobody", "x", "lan/x", false},
 		{"cert:pump-1", "pump-1", "lan/first/pump-1/state", true},
