@@ -308,6 +308,27 @@ func TestRefuseKeepsWhatWasTaken(t *testing.T) {
 	}
 }
 
+// TestForecastOfASmallDisk: the time that is left ends where the disk does.
+func TestForecastOfASmallDisk(t *testing.T) {
+	fsys := newCrashFS(rand.New(rand.NewPCG(1, 1)))
+	clock, cfg := newClock(), testConfig(Sync)
+	cfg.Max = 1 << 40
+	s, err := open("/log", cfg, clock, nil, fsys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Append(poll(clock, 0, 20)); err != nil {
+		t.Fatal(err)
+	}
+	large := s.Stats()
+	fsys.free = 1 << 20
+	small := s.Stats()
+	if large.TimeLeft != 36500*24*time.Hour || small.TimeLeft == 0 || small.TimeLeft > large.TimeLeft/2 {
+		t.Errorf("%v and %v left", large.Forecast, small.Forecast)
+	}
+	closeSpool(t, s)
+}
+
 // TestTooSmallForOneFile: the start warns, and the first error says how much is
 // missing.
 func TestTooSmallForOneFile(t *testing.T) {

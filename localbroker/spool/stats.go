@@ -92,6 +92,8 @@ func (s *Spool) Stats() Stats {
 	free := st.Max - s.unsentBytes()
 	if s.cfg.Level == Memory {
 		st.Used = int64(s.tail.bytes)
+	} else if disk, err := s.fs.Free(s.dir); err == nil { // what everybody has is room, too
+		free = min(free, max(disk, disk+st.Used-s.unsentBytes()))
 	}
 	if st.BytesPerDay > 0 {
 		days := float64(max(free, 0)) / st.BytesPerDay
