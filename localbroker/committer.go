@@ -230,7 +230,7 @@ func (q *committer) finish(j *job, errs [3]error) {
 func (q *committer) tell(j *job, errs [3]error, err error) {
 	switch {
 	case j.full:
-		q.refuse(j, wire.RefusedRetained)
+		q.refuse(j, wire.RefusedRetained, nil)
 	case err == nil:
 		if j.upstream {
 			q.count.appended.Add(1)
@@ -240,7 +240,7 @@ func (q *committer) tell(j *job, errs [3]error, err error) {
 		j.unsure = true // it is stored, its identifier is not
 		q.deliver(j)
 	case j.message != nil:
-		q.refuse(j, wire.RefusedLog)
+		q.refuse(j, wire.RefusedLog, err)
 	}
 }
 
@@ -356,8 +356,11 @@ func (j *job) outcome(errs [3]error) error {
 	return nil
 }
 
-// refuse tells the client of a message that was not stored.
-func (q *committer) refuse(j *job, cause wire.Cause) {
+// refuse tells the client of a message that was not stored, because of err if a
+// store has failed. After an answer it may send a message at QoS 2 again as a new one, so
+// there is none if the message may be back after a power cut: the connection
+// ends, and what is sent again is known by its identifier.
+func (q *committer) refuse(j *job, cause wire.Cause, err error) {
 	q.count.refuse(cause)
 	if cause == wire.RefusedRetained {
 		if c := j.session.connection(); c != nil {
@@ -369,6 +372,9 @@ func (q *committer) refuse(j *job, cause wire.Cause) {
 			q.count.lost.Add(1)
 		}
 		return
+	}
+	if j.message.QoS == 2 && !leftOut(err) {
+		_ = j.conn.Close() // never fails
 	}
 	j.session.refuse(j.conn, j.id, j.message.QoS, wire.CodeQuota)
 	j.session.flush()

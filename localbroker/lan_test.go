@@ -1,16 +1,16 @@
 package localbroker
 
 import (
-	"errors"
 	"fmt"
 	"slices"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"sluice/mapping"
-
+	"sluice/localbroker/spool"
 	"sluice/localbroker/wire"
+	"sluice/mapping"
 )
 
 // TestAckComesAfterTheLog holds the log and looks for an acknowledgement that
@@ -56,7 +56,7 @@ func TestAckComesAfterTheLog(t *testing.T) {
 
 func TestRefusalOfTheLogIsNotAcknowledged(t *testing.T) {
 	b := start(t, testConfig(), Options{})
-	b.log.setFail(errors.New("no space left on device"))
+	b.log.setFail(fmt.Errorf("write: %w", syscall.ENOSPC))
 	for qos, ack := range map[byte]byte{1: 0x40, 2: 0x50} {
 		v5 := dial(t, b.address, 5).connect("five")
 		v5.publish("lan/t", "x", qos, 3, false)
@@ -78,6 +78,29 @@ func TestRefusalOfTheLogIsNotAcknowledged(t *testing.T) {
 	v4.expect(0x40)
 	if s := b.Stats(); s.LANLost != 1 || s.LANAppended != 1 || s.Refused[wire.RefusedLog] != 5 {
 		t.Errorf("stats %+v", s)
+	}
+}
+
+// A log that fails may have the message all the same, if the power goes now. An
+// answer would have a client send it again as a new one, at QoS 2 twice: there is none.
+func TestFailureOfTheLogIsNoAnswerAtQoS2(t *testing.T) {
+	b := start(t, testConfig(), Options{})
+	b.log.setFail(&spool.DiskError{Op: "sync", File: "log", Err: syscall.EIO})
+	five := dial(t, b.address, 5).connect("five")
+	five.publish("lan/t", "x", 1, 3, false)
+	if body := five.expect(0x40); len(body) != 3 || body[2] != 0x97 {
+		t.Errorf("QoS 1: % x, want reason 0x97", body)
+	}
+	five.publish("lan/t", "y", 2, 4, false)
+	if last := five.expectClosed(); last != nil {
+		t.Errorf("QoS 2: was sent % x before the end", last)
+	}
+	b.log.setFail(nil)
+	five = dial(t, b.address, 5).connect("five")
+	five.publish("lan/t", "y", 2, 4, false)
+	five.expect(0x50)
+	if got := b.log.payloads(); !slices.Equal(got, []string{"y"}) {
+		t.Errorf("log holds %q", got)
 	}
 }
 

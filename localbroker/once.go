@@ -3,9 +3,12 @@ package localbroker
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"slices"
+	"syscall"
 
 	"sluice/localbroker/outbound"
+	"sluice/localbroker/spool"
 	"sluice/localbroker/state"
 	"sluice/localbroker/wire"
 	"sluice/mapping"
@@ -31,6 +34,13 @@ import (
 // noteTopic is that of notes; a record with it is for the client without a
 // name, who is nobody.
 const noteTopic = "$received"
+
+// leftOut reports whether what was refused with err is certainly not on the disk.
+// What a failed write or sync leaves there is taken out later, if there is a later.
+func leftOut(err error) bool {
+	return err == nil || errors.Is(err, spool.ErrFull) || errors.Is(err, spool.ErrRecord) || errors.Is(err, state.ErrFull) ||
+		errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EROFS)
+}
 
 // hasOnce reports whether a group needs a note.
 func hasOnce(group []job) bool {
