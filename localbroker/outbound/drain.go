@@ -82,11 +82,12 @@ func (s *Session) Look() {
 	}
 }
 
-// Acknowledged returns up to which seq a stored session is done with its log.
+// Acknowledged returns up to which seq a stored session is done with its log,
+// which is marked there a little later.
 func (s *Session) Acknowledged() uint64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.drain.acked
+	return max(s.drain.acked, s.window.taken(s.drain.readTo))
 }
 
 // startDrain begins a connection. mu is held.
