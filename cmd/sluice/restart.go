@@ -56,12 +56,9 @@ func (g *gateway) grantRestart(r restart) bool {
 		Origin: command.Sparkplug, Name: r.upstream, Client: r.topic, Code: command.OK}
 	code, why := g.mayRestart(e.At)
 	if why == "" {
-		data, err := json.Marshal(restartNote{e.At, r.upstream})
+		_, err := g.audit.Append(e)
 		if err == nil {
-			err = writeDurably(restartFile(g.now().site.Buffer.Dir), append(data, '\n'))
-		}
-		if err == nil {
-			_, err = g.audit.Append(e)
+			err = g.noteRestart(restartNote{e.At, r.upstream})
 		}
 		if err == nil {
 			g.log.Info("a Sparkplug host has the program started anew", "upstream", r.upstream)
@@ -82,6 +79,16 @@ func (g *gateway) grantRestart(r restart) bool {
 		g.log.Error("a refused restart is not written down", "error", err)
 	}
 	return false
+}
+
+// noteRestart keeps a restart for the process that follows. It comes last, so that
+// none is noted that was not granted.
+func (g *gateway) noteRestart(note restartNote) error {
+	data, err := json.Marshal(note)
+	if err != nil {
+		return err
+	}
+	return writeDurably(restartFile(g.now().site.Buffer.Dir), append(data, '\n'))
 }
 
 // mayRestart says what speaks against a restart now; "" if nothing does.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -13,7 +14,9 @@ import (
 	"testing"
 	"time"
 
+	"sluice/mapping/command"
 	"sluice/sources"
+	"sluice/sources/hostclock"
 	"sluice/sparkplug"
 )
 
@@ -152,5 +155,27 @@ func TestRestartNote(t *testing.T) {
 		if _, why := g.mayRestart(now); (why == "") != c.ok {
 			t.Errorf("%s: %q", name, why)
 		}
+	}
+}
+
+// TestRestartThatCannotBeWrittenDown: without its line in the audit log there is no
+// restart, and no note of one that would refuse the next.
+func TestRestartThatCannotBeWrittenDown(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "site.yaml")
+	write(t, path, siteText("127.0.0.1:502", "127.0.0.1:1883", ""))
+	s, _, err := loadSite(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Buffer.Dir = dir
+	write(t, filepath.Join(dir, "audit"), "a file where the folder has to be")
+	g := &gateway{site: s, clock: hostclock.New(hostclock.Config{}), log: slog.New(slog.DiscardHandler),
+		audit: command.NewAudit(filepath.Join(dir, "audit"), 1<<20, 1)}
+	if g.grantRestart(restart{upstream: "cloud"}) {
+		t.Error("a restart without a line in the audit log")
+	}
+	if note := readRestart(dir); !note.At.IsZero() {
+		t.Errorf("noted: %+v", note)
 	}
 }
