@@ -136,7 +136,7 @@ func (s *site) scanProblems(doc *configs.Document, index int) (problems []config
 				Fix:     "raise scan_rate.min"}))
 		}
 	}
-	if !polled {
+	if !polled && !s.partial {
 		problems = append(problems, doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
 			Message: fmt.Sprintf("hosts of %s may set how often is polled, but none of its devices is polled", cfg.Name), Fix: "remove scan_rate"}))
 	}

@@ -87,9 +87,12 @@ type site struct {
 	path  string
 	dir   string // where relative paths begin
 	model *mapping.Site
-	buses []bus
-	mqtt  []mqttBus
-	ways  map[string]*command.Routes // of commands over upstreams, by name; see routes
+	// partial says that not all the file has is in model, as some of it is wrong:
+	// what nothing seems to need is no news then.
+	partial bool
+	buses   []bus
+	mqtt    []mqttBus
+	ways    map[string]*command.Routes // of commands over upstreams, by name; see routes
 	// problems are warnings and those of single devices, which are disabled.
 	problems []configs.Problem
 }
@@ -127,7 +130,7 @@ func loadSite(path string) (*site, []configs.Problem, error) {
 	}
 	model, more := mapping.Build(&s.Mapping, doc)
 	problems = append(problems, more...)
-	s.model = model
+	s.model, s.partial = model, configs.Errors(problems) > 0
 	s.defaultTopics()
 	problems = append(problems, s.build(doc)...)
 	problems = append(problems, s.upstreamProblems(doc)...)

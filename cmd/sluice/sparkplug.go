@@ -124,11 +124,11 @@ func (s *site) idleSettings(doc *configs.Document, index int) (problems []config
 			Message: message, Fix: fix}))
 	}
 	profile := s.profiles()
-	if own.Templates && !slices.ContainsFunc(points, func(p *mapping.Point) bool { return profile(p) != "" }) {
+	if own.Templates && !s.partial && !slices.ContainsFunc(points, func(p *mapping.Point) bool { return profile(p) != "" }) {
 		warn("templates", "templates are of profiles, and none of its devices has a profile", "remove templates, or make a profile of the points: docs/points-list.md")
 	}
 	writable := func(t mapping.Target) bool { return t.Write != nil && cfg.Filter.Passes(t.Point) }
-	if own.Writes && !slices.ContainsFunc(s.model.Targets(), writable) {
+	if own.Writes && !s.partial && !slices.ContainsFunc(s.model.Targets(), writable) {
 		warn("writes", fmt.Sprintf("hosts of %s may write, and none of its points may be written", cfg.Name), "give points a write: with their limits, or remove writes")
 	}
 	if own.PrimaryHost == "" && doc.Has(configs.Join(section, "host_grace")) {

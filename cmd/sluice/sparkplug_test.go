@@ -195,6 +195,21 @@ func TestWriteID(t *testing.T) {
 	}
 }
 
+// TestIdleSettingsOfAPartialSite: what belongs to a device that is wrong is not called
+// useless.
+func TestIdleSettingsOfAPartialSite(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "site.yaml")
+	write(t, path, `site: plant
+buses: { net: { tcp: 127.0.0.1:502 } }
+devices: [{ name: meter, profile: eastron-sdm360, bus: net, unit: 1 }]
+upstreams: [{ name: cloud, host: 127.0.0.1, payload: sparkplug, sparkplug: { templates: true, writes: true, scan_rate: {} } }]
+`)
+	_, problems, _ := loadSite(path)
+	if text := fmt.Sprint(problems); !strings.Contains(text, "eastron-sdm360") || strings.Contains(text, "none of its") {
+		t.Error(text)
+	}
+}
+
 // TestSparkplugSiteFile: what an edge node cannot have is refused, at its place.
 func TestSparkplugSiteFile(t *testing.T) {
 	for name, c := range map[string]struct{ keys, want string }{
