@@ -114,6 +114,8 @@ func (s *site) commandProblems(doc *configs.Document, index int) []configs.Probl
 			problem.Fix = wrong.Fix
 		}
 		return []configs.Problem{doc.Problem(at, problem)}
+	case r == nil && s.partial:
+		return nil
 	case r == nil:
 		return []configs.Problem{doc.Problem(at, configs.Problem{Code: configs.CodeSetting, Warning: true,
 			Message: fmt.Sprintf("upstream %s takes commands, and none of its points may be written", cfg.Name),

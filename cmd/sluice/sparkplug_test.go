@@ -202,7 +202,9 @@ func TestIdleSettingsOfAPartialSite(t *testing.T) {
 	write(t, path, `site: plant
 buses: { net: { tcp: 127.0.0.1:502 } }
 devices: [{ name: meter, profile: eastron-sdm360, bus: net, unit: 1 }]
-upstreams: [{ name: cloud, host: 127.0.0.1, payload: sparkplug, sparkplug: { templates: true, writes: true, scan_rate: {} } }]
+upstreams:
+  - { name: cloud, host: 127.0.0.1, payload: sparkplug, sparkplug: { templates: true, writes: true, scan_rate: {} } }
+  - { name: other, host: 127.0.0.2, commands: {} }
 `)
 	_, problems, _ := loadSite(path)
 	if text := fmt.Sprint(problems); !strings.Contains(text, "eastron-sdm360") || strings.Contains(text, "none of its") {
