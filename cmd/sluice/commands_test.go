@@ -336,7 +336,7 @@ func TestCommandsAreDoneAtMostOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		kill := time.AfterFunc(time.Duration(20+rng.IntN(200))*time.Millisecond, func() { _ = cmd.Process.Kill() })
+		kill := time.AfterFunc(time.Duration(5+rng.IntN(50))*time.Millisecond, func() { _ = cmd.Process.Kill() }) // 50 lives have to do with 3,000 values
 		for limit := next + 5000; next < limit; next++ {
 			id := fmt.Sprint(next)
 			a, ok := user.command(t, "setpoint", id, fmt.Sprintf(`{"id":%q,"value":%s.5}`, id, id), false)
